@@ -1,0 +1,1 @@
+"""What all rooms agree upon: words, tables, the lane, settings."""

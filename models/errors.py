@@ -1,0 +1,107 @@
+"""
+Everything that can go wrong, by who has to act.
+
+    AlertpostError
+    ├── ConfigurationError        us, or who set us up: a setting, a file, a program is missing or wrong
+    ├── InvalidAlert              the producer: the alert e-mail breaks a rule; names the field
+    ├── NotFound                  the caller: no such tenant, mailbox, delivery
+    ├── Conflict                  the caller: it exists already, or its state does not allow this
+    ├── LifecycleError            us: a state change that the life cycle does not permit
+    ├── VaultError                the operator: a key is missing or an encrypted value was damaged
+    ├── StoreUnavailable          time: SQL cannot be reached; nothing was accepted
+    ├── CredentialRejected        the operator: Entra refused the grant or the app's credential
+    ├── TokenUnavailable          time: no token now; try again later
+    └── SubmissionFailed          time or operator: the SMTP dialogue ended without a 250
+"""
+
+from __future__ import annotations
+
+
+class AlertpostError(Exception):
+    """Root of all errors that alertpost raises on purpose."""
+
+
+class ConfigurationError(AlertpostError):
+    """A setting, file or program is missing or wrong; the text says what to do."""
+
+
+class InvalidAlert(AlertpostError, ValueError):  # noqa: N818 - reads as what it is
+    """
+    An alert e-mail that breaks a rule.
+
+    Attributes:
+        field: The field's name as the caller wrote it, such as ``to`` or ``attachments[1].name``.
+        reason: What is wrong with it and what would be right, without the value's secrets.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class NotFound(AlertpostError, LookupError):  # noqa: N818 - reads as what it is
+    """No such tenant, mailbox or delivery."""
+
+
+class Conflict(AlertpostError):  # noqa: N818 - reads as what it is
+    """It exists already, or its present state does not allow this."""
+
+
+class LifecycleError(AlertpostError):
+    """A change of state that ``lifecycle.PERMITTED`` does not list."""
+
+
+class VaultError(AlertpostError):
+    """A key is missing, or an encrypted value was damaged or belongs elsewhere."""
+
+
+class StoreUnavailable(AlertpostError, ConnectionError):  # noqa: N818 - reads as what it is
+    """SQL cannot be reached or written; nothing was accepted."""
+
+
+class CredentialRejected(AlertpostError):  # noqa: N818 - reads as what it is
+    """
+    Entra refused the grant or the app's credential; a person has to act.
+
+    Attributes:
+        error: OAuth ``error``, for example ``invalid_grant``.
+        codes: AADSTS numbers, most telling first; empty where none were given.
+        description: Entra's own text, with trace and correlation id.
+    """
+
+    def __init__(self, error: str, *, codes: tuple[int, ...] = (), description: str = "") -> None:
+        super().__init__(description or error)
+        self.error = error
+        self.codes = codes
+        self.description = description
+
+
+class TokenUnavailable(AlertpostError):  # noqa: N818 - reads as what it is
+    """
+    No token can be had now; nobody has to act yet.
+
+    Attributes:
+        retry_after_seconds: When it is worth trying again.
+    """
+
+    def __init__(self, reason: str, *, retry_after_seconds: float) -> None:
+        super().__init__(reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SubmissionFailed(AlertpostError):  # noqa: N818 - reads as what it is
+    """
+    The SMTP dialogue ended without a 250.
+
+    Attributes:
+        stage: Where it ended, a ``models.stages.Stage`` value.
+        reply_code: Basic reply code (RFC 5321 section 4.2), None where the line was cut or silent.
+        reply_text: The server's text, lines joined by a newline; or what cut the line.
+    """
+
+    def __init__(self, *, stage: str, reply_code: int | None, reply_text: str) -> None:
+        super().__init__(f"{stage}: {reply_code or 'no reply'} {reply_text}")
+        self.stage = stage
+        self.reply_code = reply_code
+        self.reply_text = reply_text

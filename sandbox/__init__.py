@@ -1,0 +1,1 @@
+"""Microsoft 365 in a box, for the demo, the tests and for others."""

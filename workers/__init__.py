@@ -1,0 +1,1 @@
+"""The way out: visits lease a token, submit mails, record outcomes."""
