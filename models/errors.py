@@ -2,7 +2,7 @@
 Everything that can go wrong, by who has to act.
 
     AlertpostError
-    ├── ConfigurationError        us, or who set us up: a setting, a file, a program is missing or wrong
+    ├── ConfigurationError        who set us up: a setting, a file, a program is wrong
     ├── InvalidAlert              the producer: the alert e-mail breaks a rule; names the field
     ├── NotFound                  the caller: no such tenant, mailbox, delivery
     ├── Conflict                  the caller: it exists already, or its state does not allow this

@@ -1,0 +1,276 @@
+"""
+The tables. Data only: what changes them stands in ``lane``, ``intake`` and their like.
+
+Times are UTC and aware. Keys are UUIDv7. Values that end in ``_encrypted`` hold what
+``vault.Vault`` made. Hot statements address the columns through ``TABLE = Model.__table__``.
+"""
+
+# No ``from __future__ import annotations``: SQLModel reads the annotations when the class is made.
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, DateTime, Index, LargeBinary, Text, text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+from models.ids import uuid7
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC in and out; SQLite stores no zone, so one is added on the way back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive time cannot be stored: it does not say which moment it is")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _time(*, nullable: bool = False) -> Any:
+    return Field(
+        default=None if nullable else ...,
+        sa_type=UtcDateTime,
+        nullable=nullable,
+    )
+
+
+def _created() -> Any:
+    return Field(default_factory=_now, sa_type=UtcDateTime, nullable=False)
+
+
+class AppRegistration(SQLModel, table=True):
+    """A client id with its secret or certificate; one may serve many tenants."""
+
+    __tablename__ = "app_registration"
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    name: str = Field(unique=True, max_length=100)
+    client_id: str = Field(max_length=100, index=True)
+    client_secret_encrypted: bytes | None = Field(default=None, sa_type=LargeBinary)
+    private_key_encrypted: bytes | None = Field(default=None, sa_type=LargeBinary)
+    certificate_pem: str | None = Field(default=None, sa_type=Text)
+    credential_expires_at: datetime | None = _time(nullable=True)
+    version: int = 1
+    """Grows with every change of the credential, so that workers rebuild their MSAL client."""
+    created_at: datetime = _created()
+
+
+class Tenant(SQLModel, table=True):
+    """A customer organisation; overrides are None where the cloud's own value holds."""
+
+    __tablename__ = "tenant"
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    slug: str = Field(unique=True, max_length=63)
+    name: str = Field(default="", max_length=200)
+    directory_id: str = Field(max_length=100)
+    app_registration_id: UUID = Field(foreign_key="app_registration.id", index=True)
+    cloud: str = Field(default="worldwide", max_length=20)
+    authority: str | None = Field(default=None, max_length=500)
+    """Base address (``https://host[:port]``) to which the directory id is appended."""
+    oidc_authority: str | None = Field(default=None, max_length=500)
+    """A whole issuer, instead of ``authority``."""
+    smtp_host: str | None = Field(default=None, max_length=255)
+    smtp_port: int | None = None
+    ca_file: str | None = Field(default=None, max_length=1000)
+    scope: str | None = Field(default=None, max_length=500)
+    notify: dict[str, list[str]] = Field(default_factory=dict, sa_type=JSON)
+    """Notification list: ``{"default": [address, …], "critical": […], …}``."""
+    uncertain_policy: str = Field(default="resend", max_length=10)
+    """What becomes of a mail whose fate is unknown: ``resend`` or ``hold``."""
+    max_message_bytes: int | None = None
+    created_at: datetime = _created()
+
+
+class Mailbox(SQLModel, table=True):
+    """A sender account. Microsoft's limits hold per mailbox, and so does parking."""
+
+    __tablename__ = "mailbox"
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    tenant_id: UUID = Field(foreign_key="tenant.id", index=True)
+    address: str = Field(unique=True, max_length=320)
+    """Lower case; the envelope sender and, unless ``auth_user`` says otherwise, the AUTH user."""
+    display_name: str | None = Field(default=None, max_length=200)
+    auth_user: str | None = Field(default=None, max_length=320)
+    is_default: bool = False
+    """Takes the tenant's alerts that name no mailbox; at most one a tenant."""
+    connected_at: datetime | None = _time(nullable=True)
+    """When consent was first given; None: nothing can be sent yet, the lane waits."""
+    parked_at: datetime | None = _time(nullable=True)
+    park_reason: str | None = Field(default=None, max_length=100)
+    """The verdict's rule, such as ``smtp-auth-disabled-tenant``."""
+    park_scope: str | None = Field(default=None, max_length=10)
+    """``mailbox``, ``tenant`` or ``app``: what the cause concerns, and what resumes together."""
+    park_meaning: str | None = Field(default=None, sa_type=Text)
+    park_next_step: str | None = Field(default=None, sa_type=Text)
+    park_answer: str | None = Field(default=None, sa_type=Text)
+    """The raw answer, with Microsoft's trace id."""
+    park_count: int = 0
+    """How many probes in a row ended parked again; 0 after a success."""
+    probe_at: datetime | None = _time(nullable=True)
+    """When the sweep lets one mail try whether the cause is gone; None: only a person resumes."""
+    paused_until: datetime | None = _time(nullable=True)
+    """Exchange asked for patience; the lane waits until then."""
+    pause_reason: str | None = Field(default=None, max_length=100)
+    pause_count: int = 0
+    created_at: datetime = _created()
+
+
+class Grant(SQLModel, table=True):
+    """What a consent gave: MSAL's token cache, encrypted."""
+
+    __tablename__ = "grant"
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    mailbox_id: UUID = Field(foreign_key="mailbox.id", unique=True)
+    kind: str = Field(default="delegated", max_length=12)
+    """``delegated`` (authorization code) or ``app_only`` (client credentials)."""
+    cache_encrypted: bytes | None = Field(default=None, sa_type=LargeBinary)
+    version: int = 1
+    """Grows with every write; a late holder of the refresh lock loses instead of overwriting."""
+    account: str = Field(default="", max_length=320)
+    """The user name that consented, as Entra gave it."""
+    tenant_claim: str = Field(default="", max_length=100)
+    object_claim: str = Field(default="", max_length=100)
+    granted_at: datetime = _created()
+    refreshed_at: datetime | None = _time(nullable=True)
+
+
+class Delivery(SQLModel, table=True):
+    """The row that an accepted alert e-mail becomes; it carries the state."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        Index(
+            "ix_delivery_lane", "mailbox_id", "severity", "due_at", "id",
+            sqlite_where=text("state = 'queued'"), postgresql_where=text("state = 'queued'"),
+        ),
+        Index(
+            "ix_delivery_claimed", "claimed_until",
+            sqlite_where=text("state = 'sending'"), postgresql_where=text("state = 'sending'"),
+        ),
+        Index(
+            "ix_delivery_expires", "expires_at",
+            sqlite_where=text("state = 'queued' AND expires_at IS NOT NULL"),
+            postgresql_where=text("state = 'queued' AND expires_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_delivery_dead", "settled_at",
+            sqlite_where=text("state = 'dead'"), postgresql_where=text("state = 'dead'"),
+        ),
+        Index(
+            "ix_delivery_key", "tenant_id", "idempotency_key", unique=True,
+            sqlite_where=text("idempotency_key IS NOT NULL"),
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index("ix_delivery_enqueued", "tenant_id", "enqueued_at"),
+    )  # fmt: skip
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    tenant_id: UUID = Field(foreign_key="tenant.id")
+    mailbox_id: UUID = Field(foreign_key="mailbox.id")
+    state: str = Field(default="queued", max_length=10)
+    severity: int
+    idempotency_key: str | None = Field(default=None, max_length=200)
+    fingerprint: str = Field(max_length=64)
+    """SHA-256 of the content, to tell a repetition from a different alert under the same key."""
+    alert_id: str | None = Field(default=None, max_length=300)
+    subject: str = Field(max_length=255)
+    recipients: list[str] = Field(default_factory=list, sa_type=JSON)
+    """Envelope recipients."""
+    refused: dict[str, str] = Field(default_factory=dict, sa_type=JSON)
+    """Recipients the server refused for good, each with its reply; the others got their mail."""
+    payload_encrypted: bytes = Field(sa_type=LargeBinary)
+    message_id: str = Field(max_length=255)
+    enqueued_at: datetime = _time()
+    due_at: datetime = _time()
+    expires_at: datetime | None = _time(nullable=True)
+    attempts: int = 0
+    """Counted tries; waiting for a permit, a slot, a token or a person does not count."""
+    first_attempt_at: datetime | None = _time(nullable=True)
+    claims: int = 0
+    """How often a worker died with this delivery in hand; the third time it is dead."""
+    claimed_by: str | None = Field(default=None, max_length=80)
+    claimed_until: datetime | None = _time(nullable=True)
+    uncertain: bool = False
+    """The fate of some attempt is unknown: it may have been sent, and may arrive twice."""
+    settled_at: datetime | None = _time(nullable=True)
+    """When it reached a state that nothing leaves by itself."""
+    reason: str | None = Field(default=None, max_length=100)
+    """Why it waits, died or expired: a verdict's rule or a word of ``reasons``."""
+    reply_code: int | None = None
+    enhanced_code: str | None = Field(default=None, max_length=12)
+    reply_text: str | None = Field(default=None, sa_type=Text)
+    replayed: int = 0
+
+
+class Attempt(SQLModel, table=True):
+    """One row for each try."""
+
+    __tablename__ = "attempt"
+    __table_args__ = (Index("ix_attempt_mailbox", "mailbox_id", "finished_at"),)
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    delivery_id: UUID = Field(foreign_key="delivery.id", index=True)
+    mailbox_id: UUID
+    number: int
+    """1 for the first try, counted or not."""
+    counted: bool = True
+    stage: str = Field(max_length=10)
+    rule: str = Field(max_length=100)
+    """The verdict's rule; ``accepted`` for a 250."""
+    outcome: str = Field(max_length=10)
+    """The state that the delivery went to."""
+    reply_code: int | None = None
+    enhanced_code: str | None = Field(default=None, max_length=12)
+    reply_text: str | None = Field(default=None, sa_type=Text)
+    smtp_host: str = Field(default="", max_length=255)
+    worker: str = Field(default="", max_length=80)
+    started_at: datetime = _time()
+    finished_at: datetime = _time()
+    took_permit: bool = True
+    """Whether the try reached the server's rate limit; tells pacing after a loss of Redis."""
+    recipients: int = 0
+    uncertain: bool = False
+    refused: dict[str, str] | None = Field(default=None, sa_type=JSON)
+
+
+class AuditEntry(SQLModel, table=True):
+    """Who did what, when and why."""
+
+    __tablename__ = "audit_entry"
+    __table_args__ = (Index("ix_audit_entry_at", "at"),)
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    at: datetime = _created()
+    actor: str = Field(max_length=100)
+    action: str = Field(max_length=50)
+    subject_kind: str = Field(max_length=30)
+    subject: str = Field(max_length=320)
+    reason: str | None = Field(default=None, sa_type=Text)
+    detail: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+
+
+METADATA = SQLModel.metadata
+"""All tables, for migrations and for databases made in tests."""
+
+__all__ = [
+    "METADATA", "AppRegistration", "Attempt", "AuditEntry", "Delivery", "Grant", "Mailbox",
+    "Tenant", "UtcDateTime",
+]  # fmt: skip
