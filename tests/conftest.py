@@ -1,0 +1,3 @@
+"""Fixtures by concern; see the modules named here."""
+
+pytest_plugins = ["tests.fixtures.databases", "tests.fixtures.redis_server"]
