@@ -68,13 +68,25 @@ class CredentialRejected(AlertpostError):  # noqa: N818 - reads as what it is
         error: OAuth ``error``, for example ``invalid_grant``.
         codes: AADSTS numbers, most telling first; empty where none were given.
         description: Entra's own text, with trace and correlation id.
+        suberror: Entra's refinement of ``error``, often empty.
+        http_status: Of the answer, None where none came.
     """
 
-    def __init__(self, error: str, *, codes: tuple[int, ...] = (), description: str = "") -> None:
+    def __init__(
+        self,
+        error: str,
+        *,
+        codes: tuple[int, ...] = (),
+        description: str = "",
+        suberror: str = "",
+        http_status: int | None = None,
+    ) -> None:
         super().__init__(description or error)
         self.error = error
         self.codes = codes
         self.description = description
+        self.suberror = suberror
+        self.http_status = http_status
 
 
 class TokenUnavailable(AlertpostError):  # noqa: N818 - reads as what it is
@@ -98,10 +110,23 @@ class SubmissionFailed(AlertpostError):  # noqa: N818 - reads as what it is
         stage: Where it ended, a ``models.stages.Stage`` value.
         reply_code: Basic reply code (RFC 5321 section 4.2), None where the line was cut or silent.
         reply_text: The server's text, lines joined by a newline; or what cut the line.
+        failure: Where there was no reply: ``timeout``, ``disconnected``, ``refused``, ``dns``,
+            ``tls``, ``certificate`` or ``no-starttls``.
+        refused: Where every recipient was refused: each with its reply.
     """
 
-    def __init__(self, *, stage: str, reply_code: int | None, reply_text: str) -> None:
-        super().__init__(f"{stage}: {reply_code or 'no reply'} {reply_text}")
+    def __init__(
+        self,
+        *,
+        stage: str,
+        reply_code: int | None = None,
+        reply_text: str = "",
+        failure: str | None = None,
+        refused: dict[str, tuple[int, str]] | None = None,
+    ) -> None:
+        super().__init__(f"{stage}: {reply_code or failure} {reply_text}")
         self.stage = stage
         self.reply_code = reply_code
         self.reply_text = reply_text
+        self.failure = failure
+        self.refused = refused or {}

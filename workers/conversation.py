@@ -1,0 +1,161 @@
+"""
+Commands and replies over an authenticated SMTP connection, several in flight where allowed.
+
+aiosmtplib opens, secures and authenticates a connection (``smtp_session``); from then on this
+protocol owns its transport, because aiosmtplib waits for the reply to each command before it sends
+the next, and on a line to Microsoft round trips are what a mail costs. Sending MAIL, RCPT and DATA
+together (RFC 2920) makes two round trips of four.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import NamedTuple, cast
+
+MAX_REPLY_BYTES = 64 * 1024
+"""More than this without a line end is no SMTP server; the connection is dropped."""
+
+
+class Reply(NamedTuple):
+    """One reply (RFC 5321 section 4.2), its lines joined by a newline."""
+
+    code: int
+    text: str
+
+
+class ConversationLost(ConnectionError):  # noqa: N818 - reads as what it is
+    """
+    The connection ended, or stayed silent, before all replies had come.
+
+    Attributes:
+        replies: What had been answered until then; tells how far the server got.
+        failure: ``disconnected`` or ``timeout``.
+    """
+
+    def __init__(self, detail: str, *, replies: list[Reply], failure: str) -> None:
+        super().__init__(detail)
+        self.replies = replies
+        self.failure = failure
+
+
+class Conversation(asyncio.Protocol):
+    """
+    Sends groups of commands and collects one reply for each; one group at a time.
+
+    Replies are paired with commands by order alone. So anything that the server says between two
+    groups (a 421 before it hangs up) is kept as ``farewell`` and makes the connection unusable,
+    instead of being taken for the answer to the next command.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._buffer = bytearray()
+        self._lines: list[str] = []
+        self._replies: list[Reply] = []
+        self._wanted = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._lost: str | None = None
+        self._writable: deque[asyncio.Future[None]] = deque()
+        self.farewell: Reply | None = None
+        transport.set_protocol(self)
+
+    @property
+    def usable(self) -> bool:
+        """Whether another group may be sent."""
+        return self._lost is None and self.farewell is None and not self._transport.is_closing()
+
+    async def exchange(self, data: bytes, *, replies: int, timeout_seconds: float) -> list[Reply]:
+        """
+        Write ``data`` and wait for that many replies.
+
+        Args:
+            data: Complete command lines, or a mail with its final dot.
+            replies: How many replies the commands in ``data`` will earn, at least 1.
+            timeout_seconds: For all of them together, sending included.
+
+        Raises:
+            ConversationLost: The connection ended or the time was up; carries what came.
+        """
+        if not self.usable:
+            detail = self._lost or (f"{self.farewell.code} {self.farewell.text}"
+                                    if self.farewell else "connection closed")  # fmt: skip
+            raise ConversationLost(detail, replies=[], failure="disconnected")
+        self._replies = []
+        self._wanted = replies
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._transport.write(data)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._waiter
+        except TimeoutError:
+            # Late replies would be paired with the wrong commands: this line is done for.
+            self._lost = f"no reply within {timeout_seconds:g} seconds"
+            self._transport.abort()
+            raise ConversationLost(self._lost, replies=self._replies, failure="timeout") from None
+        except BaseException:
+            self._transport.abort()
+            raise
+        finally:
+            self._waiter = None
+        return self._replies
+
+    def close(self) -> None:
+        """Say QUIT without waiting for the answer, and hang up (RFC 5321 section 4.1.1.10)."""
+        if self.usable:
+            self._transport.write(b"QUIT\r\n")
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the line without another word."""
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Cut what came into lines and lines into replies."""
+        self._buffer += data
+        if b"\n" not in data:
+            if len(self._buffer) > MAX_REPLY_BYTES:
+                self._fail("a reply without end")
+                self._transport.abort()
+            return
+        *lines, rest = self._buffer.split(b"\n")
+        self._buffer = bytearray(rest)
+        for line in lines:
+            self._line_received(bytes(line))
+
+    def _line_received(self, line: bytes) -> None:
+        if len(line) < 3 or not line[:3].isdigit():  # noqa: PLR2004 - a reply code has 3 digits
+            self._fail(f"not an SMTP reply: {line[:80]!r}")
+            self._transport.abort()
+            return
+        self._lines.append(line[4:].strip().decode("utf-8", "replace"))
+        if line[3:4] == b"-":
+            return
+        reply = Reply(int(line[:3]), "\n".join(self._lines))
+        self._lines = []
+        if self._waiter is None or self._waiter.done():
+            self.farewell = reply
+            return
+        self._replies.append(reply)
+        if len(self._replies) == self._wanted:
+            self._waiter.set_result(None)
+
+    def eof_received(self) -> bool:
+        """Hang up when the server does."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the group that waits, with what had been answered."""
+        self._fail(f"connection lost: {exc}" if exc else "connection closed by the server")
+
+    def _fail(self, detail: str) -> None:
+        self._lost = self._lost or detail
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(
+                ConversationLost(detail, replies=self._replies, failure="disconnected")
+            )
+
+
+def take_over(transport: asyncio.BaseTransport) -> Conversation:
+    """Take a connection from whoever opened it."""
+    return Conversation(cast("asyncio.Transport", transport))

@@ -1,0 +1,481 @@
+"""
+One authenticated connection to a submission server: opened, used for mail after mail, closed.
+
+TLS is required and verified: STARTTLS must be offered, the certificate must match, or nothing is
+sent (RFC 3207; RFC 8314 section 4). The token goes out only after that.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import aiosmtplib
+
+from models.errors import SubmissionFailed
+from models.settings import SmtpSettings
+from models.stages import Stage
+from workers.conversation import Conversation, ConversationLost, Reply, take_over
+
+MAX_COMMAND_LINE = 512
+"""Octets of a command line that any server must take (RFC 5321 section 4.5.3.1.4)."""
+
+_AUTH_LINE_REFUSED = frozenset({500, 501, 503})
+_DOT_AT_LINE_START = re.compile(rb"(?m)^\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What happened in one step of a dialogue, for ``alertpost mailboxes test``."""
+
+    stage: Stage
+    sent: str
+    received: str
+    seconds: float
+    detail: str = ""
+
+
+Trace = Callable[[Step], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the server offered in its second EHLO (RFC 5321 section 4.1.1.1)."""
+
+    pipelining: bool
+    smtputf8: bool
+    eight_bit: bool
+    size_limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """
+    What MAIL FROM, RCPT TO and DATA need.
+
+    Attributes:
+        sender: Envelope sender, an address.
+        recipients: 1 or more envelope recipients.
+        data: The mail, CRLF line ends, not dot-stuffed, without the final dot.
+        smtputf8: Whether an address or header needs SMTPUTF8 (RFC 6531).
+        eight_bit: Whether the body has octets above 127 (RFC 6152).
+    """
+
+    sender: str
+    recipients: Sequence[str]
+    data: bytes
+    smtputf8: bool = False
+    eight_bit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A 250 after the final dot: the server took the mail for all but the refused recipients."""
+
+    reply: Reply
+    refused: dict[str, Reply]
+
+
+class SmtpSession:
+    """An open, authenticated connection; ``open_session`` makes one."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        *,
+        host: str,
+        features: Features,
+        settings: SmtpSettings,
+        trace: Trace | None = None,
+    ) -> None:
+        self._conversation = conversation
+        self._settings = settings
+        self._trace = trace
+        self.host = host
+        self.features = features
+        self.opened_at = time.monotonic()
+        self.mails = 0
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection can take another mail."""
+        return self._conversation.usable
+
+    async def submit(self, envelope: Envelope) -> Submitted:
+        """
+        Hand one mail to the server.
+
+        Returns:
+            The final reply, and the recipients that were refused while others were taken.
+
+        Raises:
+            SubmissionFailed: Nothing was taken, or (stage ``body`` without a reply) nobody knows.
+        """
+        self.mails += 1
+        mail_from, recipients, data = self._commands(envelope)
+        if self.features.pipelining:
+            replies = await self._exchange([mail_from, *recipients, data])
+        else:
+            replies = await self._one_by_one(mail_from, recipients, data)
+        accepted, refused = self._judge(envelope, replies)
+        go_ahead = replies[-1]
+        if not accepted:
+            await self._withdraw(go_ahead)
+            first = next(iter(refused.values()))
+            raise SubmissionFailed(
+                stage=Stage.RCPT,
+                reply_code=first.code,
+                reply_text=first.text,
+                refused={address: tuple(reply) for address, reply in refused.items()},
+            )
+        if go_ahead.code != 354:  # noqa: PLR2004 - RFC 5321 section 4.3.2
+            await self._reset()
+            raise SubmissionFailed(
+                stage=Stage.DATA, reply_code=go_ahead.code, reply_text=go_ahead.text
+            )
+        reply = await self._send_body(envelope.data)
+        return Submitted(reply, refused)
+
+    def close(self) -> None:
+        """Say goodbye without waiting for the answer."""
+        self._conversation.close()
+
+    def abort(self) -> None:
+        """Drop the line."""
+        self._conversation.abort()
+
+    def _commands(self, envelope: Envelope) -> tuple[bytes, list[bytes], bytes]:
+        options = f" SIZE={len(envelope.data)}" if self.features.size_limit is not None else ""
+        if envelope.eight_bit and self.features.eight_bit:
+            options += " BODY=8BITMIME"
+        if envelope.smtputf8:
+            options += " SMTPUTF8"
+        mail_from = _command(f"MAIL FROM:<{envelope.sender}>{options}")
+        recipients = [_command(f"RCPT TO:<{address}>") for address in envelope.recipients]
+        return mail_from, recipients, b"DATA\r\n"
+
+    async def _exchange(self, commands: Sequence[bytes]) -> list[Reply]:
+        """Send commands together; raise with the stage that the line broke in."""
+        started = time.perf_counter()
+        try:
+            replies = await self._conversation.exchange(
+                b"".join(commands),
+                replies=len(commands),
+                timeout_seconds=self._settings.command_timeout_seconds,
+            )
+        except ConversationLost as lost:
+            position = len(lost.replies)
+            refusal = next((reply for reply in lost.replies if reply.code >= 400), None)  # noqa: PLR2004
+            if refusal is not None:
+                position = lost.replies.index(refusal)
+                raise SubmissionFailed(
+                    stage=_stage_of(commands[position]),
+                    reply_code=refusal.code,
+                    reply_text=refusal.text,
+                ) from lost
+            raise SubmissionFailed(
+                stage=_stage_of(commands[position]), reply_text=str(lost), failure=lost.failure
+            ) from lost
+        if self._trace is not None:
+            seconds = time.perf_counter() - started
+            for command, reply in zip(commands, replies, strict=True):
+                self._trace(
+                    Step(
+                        stage=_stage_of(command),
+                        sent=command.decode("utf-8").strip(),
+                        received=f"{reply.code} {reply.text}",
+                        seconds=seconds,
+                        detail="sent together" if len(commands) > 1 else "",
+                    )
+                )
+        return replies
+
+    async def _one_by_one(
+        self, mail_from: bytes, recipients: Sequence[bytes], data: bytes
+    ) -> list[Reply]:
+        """Wait for each reply, for servers that do not offer PIPELINING."""
+        replies = await self._exchange([mail_from])
+        if replies[0].code >= 400:  # noqa: PLR2004
+            return [*replies, *([replies[0]] * (len(recipients) + 1))]
+        for command in recipients:
+            replies += await self._exchange([command])
+        if any(reply.code < 400 for reply in replies[1:]):  # noqa: PLR2004
+            return replies + await self._exchange([data])
+        return [*replies, Reply(554, "no valid recipients")]
+
+    def _judge(
+        self, envelope: Envelope, replies: Sequence[Reply]
+    ) -> tuple[list[str], dict[str, Reply]]:
+        sender = replies[0]
+        if sender.code >= 400:  # noqa: PLR2004
+            raise SubmissionFailed(stage=Stage.MAIL, reply_code=sender.code, reply_text=sender.text)
+        accepted: list[str] = []
+        refused: dict[str, Reply] = {}
+        for address, reply in zip(envelope.recipients, replies[1:-1], strict=True):
+            if reply.code < 400:  # noqa: PLR2004
+                accepted.append(address)
+            else:
+                refused[address] = reply
+        return accepted, refused
+
+    async def _withdraw(self, go_ahead: Reply) -> None:
+        """
+        Leave a transaction without recipients.
+
+        A server that answers a pipelined DATA with 354 although it refused every recipient gets
+        an empty mail, as RFC 2920 section 3.1 asks; it must refuse that.
+        """
+        if go_ahead.code == 354:  # noqa: PLR2004
+            try:
+                await self._conversation.exchange(
+                    b".\r\n", replies=1, timeout_seconds=self._settings.command_timeout_seconds
+                )
+            except ConversationLost:
+                return
+        await self._reset()
+
+    async def _reset(self) -> None:
+        """RSET, so that nothing of a failed mail reaches the next; its own failure is no news."""
+        try:
+            await self._conversation.exchange(
+                b"RSET\r\n", replies=1, timeout_seconds=self._settings.command_timeout_seconds
+            )
+        except ConversationLost:
+            self._conversation.abort()
+
+    async def _send_body(self, data: bytes) -> Reply:
+        started = time.perf_counter()
+        if data.startswith(b".") or b"\n." in data:
+            data = _DOT_AT_LINE_START.sub(b"..", data)
+        end = b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n"
+        try:
+            (reply,) = await self._conversation.exchange(
+                data + end, replies=1, timeout_seconds=self._settings.data_timeout_seconds
+            )
+        except ConversationLost as lost:
+            raise SubmissionFailed(
+                stage=Stage.BODY, reply_text=str(lost), failure=lost.failure
+            ) from lost
+        if self._trace is not None:
+            self._trace(
+                Step(
+                    stage=Stage.BODY,
+                    sent=f"({len(data):,} bytes and the final dot)",
+                    received=f"{reply.code} {reply.text}",
+                    seconds=time.perf_counter() - started,
+                )
+            )
+        if reply.code >= 400:  # noqa: PLR2004
+            await self._reset()
+            raise SubmissionFailed(stage=Stage.BODY, reply_code=reply.code, reply_text=reply.text)
+        return reply
+
+
+async def open_session(
+    *,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext,
+    user: str,
+    token: str,
+    settings: SmtpSettings,
+    trace: Trace | None = None,
+) -> SmtpSession:
+    """
+    Connect, secure and authenticate.
+
+    Args:
+        host: Server name; its certificate must be for this name.
+        port: 587 as a rule (RFC 6409).
+        tls: Shared by all connections with the same CA file.
+        user: The mailbox, or who may send for it.
+        token: Access token for the server's resource.
+        settings: Time-outs and our EHLO name.
+        trace: Told of every step.
+
+    Raises:
+        SubmissionFailed: With the stage, and the reply or what kept it from coming.
+
+    Source:
+        https://learn.microsoft.com/exchange/client-developer/legacy-protocols/
+        how-to-authenticate-an-imap-pop-smtp-application-by-using-oauth
+    """
+    client = aiosmtplib.SMTP(
+        hostname=host,
+        port=port,
+        use_tls=False,
+        start_tls=False,  # done below, where a server that does not offer it is told apart
+        tls_context=tls,
+        local_hostname=settings.ehlo_name or _own_name(),
+        timeout=settings.command_timeout_seconds,
+    )
+    dialogue = _Opening(client, trace)
+    try:
+        with dialogue.step(Stage.CONNECT, f"{host}:{port}"):
+            dialogue.answer = await client.connect(timeout=settings.connect_timeout_seconds)
+        with dialogue.step(Stage.EHLO, "EHLO"):
+            dialogue.answer = await client.ehlo()
+        with dialogue.step(Stage.STARTTLS, "STARTTLS"):
+            if not client.supports_extension("starttls"):
+                raise SubmissionFailed(
+                    stage=Stage.STARTTLS,
+                    failure="no-starttls",
+                    reply_text=f"{host}:{port} does not offer STARTTLS",
+                )
+            dialogue.answer = await client.starttls(
+                server_hostname=host, timeout=settings.connect_timeout_seconds
+            )
+            dialogue.detail = _describe_tls(client)
+        with dialogue.step(Stage.EHLO, "EHLO"):
+            dialogue.answer = await client.ehlo()
+        with dialogue.step(Stage.AUTH, f"AUTH XOAUTH2 user={user}"):
+            dialogue.answer = await _authenticate(client, user, token)
+        features = Features(
+            pipelining=client.supports_extension("pipelining"),
+            smtputf8=client.supports_extension("smtputf8"),
+            eight_bit=client.supports_extension("8bitmime"),
+            size_limit=_size_limit(client),
+        )
+        transport = client.transport
+        if transport is None or transport.is_closing():
+            raise SubmissionFailed(
+                stage=Stage.AUTH, failure="disconnected", reply_text="closed after AUTH"
+            )
+    except BaseException:
+        client.close()
+        raise
+    return SmtpSession(
+        take_over(transport), host=host, features=features, settings=settings, trace=trace
+    )
+
+
+class _Opening:
+    """Turns whatever goes wrong in a step into ``SubmissionFailed``, and tells the trace."""
+
+    def __init__(self, client: aiosmtplib.SMTP, trace: Trace | None) -> None:
+        self._client = client
+        self._trace = trace
+        self.answer: aiosmtplib.SMTPResponse | None = None
+        self.detail = ""
+
+    @contextmanager
+    def step(self, stage: Stage, sent: str) -> Iterator[None]:
+        started = time.perf_counter()
+        self.answer, self.detail = None, ""
+        try:
+            yield
+        except SubmissionFailed as failed:
+            self._tell(stage, sent, str(failed), started)
+            raise
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            failed = _as_failure(stage, error)
+            self._tell(stage, sent, str(failed), started)
+            raise failed from error
+        answer = f"{self.answer.code} {self.answer.message}" if self.answer else ""
+        self._tell(stage, sent, answer, started)
+
+    def _tell(self, stage: Stage, sent: str, received: str, started: float) -> None:
+        if self._trace is not None:
+            seconds = time.perf_counter() - started
+            self._trace(Step(stage, sent, received, seconds, self.detail))
+
+
+def _as_failure(stage: Stage, error: Exception) -> SubmissionFailed:
+    cause = _root_cause(error)
+    failure = "disconnected"
+    if isinstance(error, aiosmtplib.SMTPResponseException) and error.code >= 100:  # noqa: PLR2004
+        return SubmissionFailed(stage=stage, reply_code=error.code, reply_text=error.message)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        failure = "certificate"
+    elif isinstance(cause, ssl.SSLError):
+        failure = "tls"
+    elif isinstance(cause, socket.gaierror):
+        failure = "dns"
+    elif isinstance(error, TimeoutError) or isinstance(cause, TimeoutError):
+        failure = "timeout"
+    elif isinstance(cause, ConnectionRefusedError):
+        failure = "refused"
+    return SubmissionFailed(stage=stage, failure=failure, reply_text=str(cause) or str(error))
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+async def _authenticate(client: aiosmtplib.SMTP, user: str, token: str) -> aiosmtplib.SMTPResponse:
+    """
+    XOAUTH2 in one line, or in two steps where the server will not read so long a line.
+
+    A refusal may come as 334 with a JSON explanation, which an empty line must answer before the
+    code comes; the explanation is added to the reply's text.
+    """
+    if "xoauth2" not in client.server_auth_methods:
+        offered = ", ".join(client.server_auth_methods) or "nothing"
+        raise SubmissionFailed(
+            stage=Stage.AUTH,
+            reply_code=504,
+            reply_text=f"5.7.4 the server does not offer AUTH XOAUTH2 (it offers {offered})",
+        )
+    payload = base64.b64encode(f"user={user}\x01auth=Bearer {token}\x01\x01".encode())
+    answer = await client.execute_command(b"AUTH", b"XOAUTH2", payload)
+    if answer.code in _AUTH_LINE_REFUSED and len(payload) > MAX_COMMAND_LINE:
+        answer = await client.execute_command(b"AUTH", b"XOAUTH2")
+        if answer.code == 334:  # noqa: PLR2004
+            answer = await client.execute_command(payload)
+    explanation = ""
+    if answer.code == 334:  # noqa: PLR2004
+        explanation = _explanation(answer.message)
+        answer = await client.execute_command(b"")
+    if answer.code != 235:  # noqa: PLR2004
+        text = f"{answer.message} {explanation}".strip()
+        raise SubmissionFailed(stage=Stage.AUTH, reply_code=answer.code, reply_text=text)
+    return answer
+
+
+def _explanation(challenge: str) -> str:
+    try:
+        return base64.b64decode(challenge, validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return challenge
+
+
+def _describe_tls(client: aiosmtplib.SMTP) -> str:
+    cipher = client.get_transport_info("cipher")
+    certificate = client.get_transport_info("peercert") or {}
+    names = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
+    return f"{cipher[1]} {cipher[0]}, certificate for {', '.join(names[:4])}" if cipher else ""
+
+
+def _size_limit(client: aiosmtplib.SMTP) -> int | None:
+    if not client.supports_extension("size"):
+        return None
+    limit = client.esmtp_extensions.get("size", "")
+    return int(limit) if limit.isdigit() else 0
+
+
+def _command(line: str) -> bytes:
+    """Encode a command line; addresses were validated at the door, this is the second lock."""
+    if any(ord(character) < 0x20 or character == "\x7f" for character in line):  # noqa: PLR2004
+        raise SubmissionFailed(
+            stage=Stage.COMPOSE, reply_text="a control character in an address", failure="invalid"
+        )
+    return line.encode("utf-8") + b"\r\n"
+
+
+def _stage_of(command: bytes) -> Stage:
+    return {b"MAIL": Stage.MAIL, b"RCPT": Stage.RCPT, b"DATA": Stage.DATA}[command[:4]]
+
+
+def _own_name() -> str:
+    """Our EHLO name: the host's own if it is fully qualified, else the address literal."""
+    name = socket.gethostname()
+    return name if "." in name.strip(".") and name.isascii() else "[127.0.0.1]"
