@@ -119,7 +119,7 @@ def checked_name(name: str) -> str:
         ValueError: It holds what could end the header, pose as an address or turn the reading
             direction of what follows.
     """
-    name = unicodedata.normalize("NFC", name).strip()
+    name = unicodedata.normalize("NFC", name)
     if not name.isprintable():  # spaces of other scripts and joiners inside emoji are fine
         if any(unicodedata.category(c) in _LINE_OR_CONTROL for c in name):
             raise ValueError("has a line break or control character in its display name")
@@ -129,7 +129,7 @@ def checked_name(name: str) -> str:
         raise ValueError("has an angle bracket in its display name")
     if len(name) > _MAX_NAME:
         raise ValueError(f"has a display name of more than {_MAX_NAME} characters")
-    return name
+    return name.strip()
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -85,7 +85,7 @@ def _recipient(value: object) -> Address:
         return parse_address(value)
     if isinstance(value, Address):
         return parse_address(str(value))
-    raise ValueError("is not a text such as name@example.com")  # noqa: TRY004 - pydantic's way
+    raise ValueError("is not a text such as name@example.com")
 
 
 def _one_or_many(value: object) -> object:
@@ -203,14 +203,14 @@ class AlertEmail(BaseModel):
     idempotency_key: (
         Annotated[StrictStr, Field(min_length=1, max_length=200), AfterValidator(_line)] | None
     ) = None
-    alert_id: Annotated[StrictStr, Field(min_length=1, max_length=300), AfterValidator(_line)] | None = (
-        None
-    )
+    alert_id: (
+        Annotated[StrictStr, Field(min_length=1, max_length=300), AfterValidator(_line)] | None
+    ) = None
     not_before: Moment | None = None
     expires_at: Moment | None = None
-    headers: Annotated[dict[StrictStr, StrictStr], Field(max_length=_MAX_HEADERS), AfterValidator(_headers)] = (
-        Field(default_factory=dict)
-    )
+    headers: Annotated[
+        dict[StrictStr, StrictStr], Field(max_length=_MAX_HEADERS), AfterValidator(_headers)
+    ] = Field(default_factory=dict)
     attachments: Annotated[tuple[Attachment, ...], Field(max_length=MAX_ATTACHMENTS)] = ()
     metadata: Annotated[
         dict[StrictStr, StrictStr], Field(max_length=_MAX_METADATA), AfterValidator(_metadata)
@@ -266,8 +266,7 @@ class AlertEmail(BaseModel):
     def needs_smtputf8(self) -> bool:
         """Whether a recipient or Reply-To can only be written with SMTPUTF8 (RFC 6531)."""
         return any(
-            address.needs_smtputf8
-            for address in (*self.to, *self.cc, *self.bcc, *self.reply_to)
+            address.needs_smtputf8 for address in (*self.to, *self.cc, *self.bcc, *self.reply_to)
         )
 
     @classmethod
@@ -343,9 +342,7 @@ class AlertEmail(BaseModel):
 
     def _stored(self) -> dict[str, Any]:
         kept: dict[str, Any] = {
-            name: value
-            for name, value in self.__dict__.items()
-            if value is not None and value != () and value != {}
+            name: value for name, value in self.__dict__.items() if value not in (None, (), {})
         }
         for field in ("to", "cc", "bcc", "reply_to"):
             if field in kept:
