@@ -1,9 +1,9 @@
 """
 From an alert e-mail to the octets that follow DATA.
 
-A template rather than a tree of objects: the standard library's ``EmailMessage`` takes some twenty
-times as long for the same mail. The price is that every rule it would have known stands here, and
-that the tests hold each mail against its parser.
+A template rather than a tree of objects: the standard library's ``EmailMessage`` takes some thirty
+to sixty times as long for the same mail. The price is that every rule it would have known stands
+here, and that the tests hold each mail against its parser.
 
 Sources:
     RFC 5322 (headers, folding), RFC 2045 to 2047 (MIME, encoded words), RFC 2231 (file names),
