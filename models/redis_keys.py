@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class RedisKeys:
+    """
+    The name of every key that alertpost keeps in Redis; all of them may be lost.
+
+    Attributes:
+        prefix: Stands before each name, so that several installations can share a server.
+    """
+
+    prefix: str = "alertpost"
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that Dramatiq puts before its own keys."""
+        return self.prefix
+
+    def queue(self, name: str) -> str:
+        """Dramatiq's list of message ids that wait in a queue."""
+        return f"{self.prefix}:{name}"
+
+    def queue_messages(self, name: str) -> str:
+        """Dramatiq's hash from message id to message."""
+        return f"{self.prefix}:{name}.msgs"
+
+    def wake(self, mailbox_id: UUID, *, critical: bool) -> str:
+        """Set while a wake-up for this lane is on its way; criticals have their own."""
+        return f"{self.prefix}:wake{'-critical' if critical else ''}:{mailbox_id}"
+
+    def permits(self, mailbox_id: UUID) -> str:
+        """List of the moments, in ms, at which mails of the present window were answered."""
+        return f"{self.prefix}:permits:{mailbox_id}"
+
+    def slots(self, mailbox_id: UUID) -> str:
+        """Hash of who holds a connection and a permit, and of who waits for one."""
+        return f"{self.prefix}:slots:{mailbox_id}"
+
+    def pause(self, mailbox_id: UUID) -> str:
+        """Exists while Exchange has asked for patience."""
+        return f"{self.prefix}:pause:{mailbox_id}"
+
+    @property
+    def alarms(self) -> str:
+        """Sorted set of mailboxes to wake, by the moment in ms."""
+        return f"{self.prefix}:alarms"
+
+    @property
+    def sweep_lock(self) -> str:
+        """Held by the one worker that sweeps."""
+        return f"{self.prefix}:sweep"
+
+    def token(self, mailbox_id: UUID) -> str:
+        """The access token that all workers share, encrypted."""
+        return f"{self.prefix}:token:{mailbox_id}"
+
+    def refresh_lock(self, mailbox_id: UUID) -> str:
+        """Held by the one worker that refreshes this mailbox's grant."""
+        return f"{self.prefix}:refresh:{mailbox_id}"
+
+    def refresh_failure(self, mailbox_id: UUID) -> str:
+        """Exists while a refresh that failed should not be tried again."""
+        return f"{self.prefix}:refresh-failure:{mailbox_id}"

@@ -1,0 +1,309 @@
+"""
+Permits and slots: how fast and over how many connections a mailbox may submit.
+
+The law stands in ``pacing.lua``, where it is one step on Redis' clock for all workers. Here are
+its words, and a batcher: what many visits ask at once travels in one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from redis.exceptions import RedisError
+
+from models.errors import AlertpostError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    import redis.asyncio
+
+    from models.redis_keys import RedisKeys
+
+_LAW: Final = files("workers").joinpath("pacing.lua").read_text(encoding="utf-8")
+_SEED: Final = files("workers").joinpath("pacing_seed.lua").read_text(encoding="utf-8")
+
+_BATCH = 256
+"""Requests in one call: about 3 ms of Redis' time."""
+
+_WIDTH = 6
+"""Integers in the reply to one request."""
+
+_REMEMBER_MS = 3_600_000
+"""How long a quiet mailbox stays known, so that its next visit need not ask SQL."""
+
+
+class PacingUnavailable(AlertpostError, ConnectionError):  # noqa: N818 - reads as what it is
+    """Redis cannot be reached; nothing may be submitted until it is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacingLimits:
+    """
+    What Exchange Online allows a mailbox, and what we keep for criticals.
+
+    Attributes:
+        messages: Mails in any window.
+        window_ms: Length of the window.
+        connections: Connections at once. Normal visits leave one of them to criticals.
+        critical_reserve: Permits of a window that only criticals may take.
+        slot_ms: A slot that is not renewed for this long is free; what its visit held counts as
+            sent at that moment.
+
+    Raises:
+        ValueError: A value that could never let a mail through.
+
+    Source:
+        docs/design, "Permit"; Microsoft's limits for SMTP client submission (30 mails a minute,
+        3 connections).
+    """
+
+    messages: int = 30
+    window_ms: int = 60_000
+    connections: int = 3
+    critical_reserve: int = 2
+    slot_ms: int = 20_000
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.critical_reserve < self.messages:
+            raise ValueError("critical_reserve leaves no permit for other mails")
+        if min(self.window_ms, self.connections, self.slot_ms) < 1:
+            raise ValueError("window_ms, connections and slot_ms are at least 1")
+
+
+class Entry(NamedTuple):
+    """
+    What a visit found when it came.
+
+    Attributes:
+        slot: It may open a connection. If not, a mark was left: whoever leaves next wakes the lane.
+        permits: Permits that are free for normal mails now.
+        critical_permits: Permits that are free for criticals now.
+        wait_ms: Until a permit of the visit's own kind is free; 0 where one is.
+        known: False where Redis does not remember this mailbox: nothing is given. Seed, then enter
+            again.
+        era: Which memory this is; hand it to ``seed``.
+    """
+
+    slot: bool
+    permits: int
+    critical_permits: int
+    wait_ms: int
+    known: bool
+    era: int
+
+
+class Permit(NamedTuple):
+    """
+    The answer to a visit that wants to submit.
+
+    Attributes:
+        granted: Submit one mail now.
+        wait_ms: When it is worth asking again.
+        pause_ms: How much of that is Exchange's wish.
+        lost: The slot ran out or Redis forgot it: close the connection, settle, enter again.
+    """
+
+    granted: bool
+    wait_ms: int
+    pause_ms: int
+    lost: bool
+
+
+class Waiting(NamedTuple):
+    """Who found nothing while this visit was there; true if anybody did: wake the lane again."""
+
+    normal: bool
+    critical: bool
+
+    def __bool__(self) -> bool:
+        return self.normal or self.critical
+
+
+class _Request(NamedTuple):
+    mailbox_id: UUID
+    operation: str
+    visit_id: str
+    critical: bool
+    argument: int
+    reply: asyncio.Future[list[int]]
+
+
+class Pacer:
+    """
+    Asks for slots and permits, for all visits of one event loop.
+
+    Each method raises ``PacingUnavailable`` when Redis is away.
+
+    Args:
+        client: With a short ``socket_timeout`` and few retries: a visit that hears nothing of its
+            permits for ``slot_ms`` has lost them.
+        keys: Names of the keys.
+        limits: The same for all workers.
+    """
+
+    def __init__(
+        self, client: redis.asyncio.Redis, keys: RedisKeys, limits: PacingLimits | None = None
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._limits = limits = limits or PacingLimits()
+        self._law = client.register_script(_LAW)
+        self._seed = client.register_script(_SEED)
+        self._remember_ms = max(_REMEMBER_MS, 2 * (limits.window_ms + limits.slot_ms))
+        self._head = (
+            limits.window_ms,
+            limits.messages,
+            limits.critical_reserve,
+            limits.connections,
+            limits.slot_ms,
+            self._remember_ms,
+        )
+        self._pending: deque[_Request] = deque()
+        self._flight: asyncio.Task[None] | None = None
+
+    async def enter(self, mailbox_id: UUID, visit_id: str, *, critical: bool) -> Entry:
+        """
+        Come to a mailbox: take its wake-up away and ask for a slot.
+
+        Claim only afterwards: a row that is committed later wakes the next visit.
+        """
+        known, slot, permits, critical_permits, wait_ms, era = await self._ask(
+            mailbox_id, "enter", visit_id, critical=critical
+        )
+        return Entry(bool(slot), permits, critical_permits, wait_ms, bool(known), era)
+
+    async def permit(
+        self, mailbox_id: UUID, visit_id: str, *, critical: bool, stamp: bool
+    ) -> Permit:
+        """
+        Ask for the permit of one mail, and renew the slot.
+
+        A permit is held until it is stamped. Asking again without a stamp gives the same one.
+
+        Args:
+            mailbox_id: Who sends.
+            visit_id: The visit that holds the slot.
+            critical: Whether the mail is; criticals may use the reserve.
+            stamp: The mail before was answered: count it as of now.
+        """
+        granted, wait_ms, pause_ms, lost, _, _ = await self._ask(
+            mailbox_id, "permit", visit_id, critical=critical, argument=stamp
+        )
+        return Permit(bool(granted), wait_ms, pause_ms, bool(lost))
+
+    async def stamp(self, mailbox_id: UUID, visit_id: str) -> bool:
+        """Count the mail in hand as of now; also where this returns False: the slot is lost."""
+        return bool((await self._ask(mailbox_id, "stamp", visit_id))[0])
+
+    async def renew(self, mailbox_id: UUID, visit_id: str) -> bool:
+        """Keep the slot for another ``slot_ms``. False where it is lost."""
+        return bool((await self._ask(mailbox_id, "renew", visit_id))[0])
+
+    async def leave(self, mailbox_id: UUID, visit_id: str, *, stamp: bool) -> Waiting:
+        """
+        Give the slot back, and the permit if one is held.
+
+        Args:
+            mailbox_id: Who sends.
+            visit_id: The visit that holds the slot.
+            stamp: The permit was used: count it as of now. Without, another visit may have it.
+
+        Returns:
+            Who waits for what is free now. Wake the lane: the mark is taken away.
+        """
+        reply = await self._ask(mailbox_id, "leave", visit_id, argument=stamp)
+        return Waiting(bool(reply[0]), bool(reply[1]))
+
+    async def pause(self, mailbox_id: UUID, seconds: float) -> None:
+        """Give no permits to anyone for a while: Exchange asked for patience."""
+        await self._ask(mailbox_id, "pause", "", argument=max(1, math.ceil(seconds * 1000)))
+
+    async def seed(
+        self,
+        mailbox_id: UUID,
+        *,
+        ages_ms: Sequence[int],
+        holders: Sequence[tuple[str, int]],
+        era: int = 0,
+    ) -> bool:
+        """
+        Tell Redis what it has forgotten; only the first seed of an era counts.
+
+        Args:
+            mailbox_id: Who sends.
+            ages_ms: How long ago mails of the window were answered, as SQL knows.
+            holders: Visits that may have a mail in hand, each with the ms that their claim has
+                left: they hold a slot and a permit.
+            era: From the ``Entry`` that said ``known=False``, fetched before SQL was read.
+
+        Returns:
+            Whether this seed counted. Enter again in either case.
+        """
+        arguments: list[str | int] = [self._limits.window_ms, self._remember_ms, era, len(ages_ms)]
+        arguments += sorted((max(0, age) for age in ages_ms), reverse=True)
+        for visit_id, left_ms in holders:
+            arguments += (visit_id, max(1, left_ms))
+        names = [self._keys.slots(mailbox_id), self._keys.permits(mailbox_id)]
+        try:
+            return bool(await self._seed(keys=names, args=arguments))
+        except RedisError as error:
+            raise PacingUnavailable(f"Redis: {error}") from error
+
+    def _ask(
+        self,
+        mailbox_id: UUID,
+        operation: str,
+        visit_id: str,
+        *,
+        critical: bool = False,
+        argument: int = 0,
+    ) -> asyncio.Future[list[int]]:
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[list[int]] = loop.create_future()
+        self._pending.append(_Request(mailbox_id, operation, visit_id, critical, argument, reply))
+        # One call under way at a time; what gathers meanwhile goes with the next.
+        if self._flight is None or self._flight.done():
+            self._flight = loop.create_task(self._fly())
+        return reply
+
+    async def _fly(self) -> None:
+        while self._pending:
+            batch = [self._pending.popleft() for _ in range(min(_BATCH, len(self._pending)))]
+            try:
+                replies = await self._call(batch)
+            except RedisError as error:
+                for request in batch:
+                    if not request.reply.done():
+                        request.reply.set_exception(PacingUnavailable(f"Redis: {error}"))
+            except BaseException:
+                # The loop is being closed: let nobody wait for ever.
+                for request in [*batch, *self._pending]:
+                    request.reply.cancel()
+                raise
+            else:
+                for i, request in enumerate(batch):
+                    # A visit that was cancelled meanwhile gives back what it got when it leaves.
+                    if not request.reply.done():
+                        request.reply.set_result(replies[i * _WIDTH : (i + 1) * _WIDTH])
+
+    async def _call(self, batch: list[_Request]) -> list[int]:
+        names: list[str] = []
+        arguments: list[str | int] = [*self._head]
+        keys = self._keys
+        for mailbox_id, operation, visit_id, critical, argument, _ in batch:
+            names += (
+                keys.slots(mailbox_id),
+                keys.permits(mailbox_id),
+                keys.pause(mailbox_id),
+                keys.wake(mailbox_id, critical=critical),
+            )
+            arguments += (operation, visit_id, int(critical), int(argument))
+        replies: list[int] = await self._law(keys=names, args=arguments)
+        return replies

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import structlog
+from redis.exceptions import RedisError
+
+from models.errors import AlertpostError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import redis.asyncio
+
+    from models.redis_keys import RedisKeys
+
+_log = structlog.get_logger()
+
+_LONGEST_SLEEP_SECONDS = 0.2
+"""Alarms that another process sets are seen this late at most; the setter itself is on time."""
+
+_MOST_AT_ONCE = 100
+_AWAY_SECONDS = 1.0
+
+_SET = """
+local time = redis.call('TIME')
+local moment = time[1] * 1000 + math.ceil(time[2] / 1000) + tonumber(ARGV[2])
+return redis.call('ZADD', KEYS[1], 'LT', string.format('%.0f', moment), ARGV[1])
+"""
+
+_POP = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now),
+    'LIMIT', 0, tonumber(ARGV[1]))
+for _, mailbox in ipairs(due) do redis.call('ZREM', KEYS[1], mailbox) end
+local next = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+return {due, next[2] and math.max(0, tonumber(next[2]) - now) or -1}
+"""
+
+
+class Timer:
+    """
+    The alarm clock of lanes that wait for a permit or the end of a pause.
+
+    Alarms are hints as wake-ups are: one that is lost is made good by the sweep.
+
+    Args:
+        client: Redis.
+        keys: Names of the keys.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, keys: RedisKeys) -> None:
+        self._alarms = keys.alarms
+        self._set = client.register_script(_SET)
+        self._pop = client.register_script(_POP)
+        self._earlier = asyncio.Event()
+        self._away = False
+
+    async def set(self, mailbox_id: UUID, delay_ms: int) -> None:
+        """
+        Wake this lane after a while; an earlier alarm that is set already stays.
+
+        While Redis is away the alarm is lost, and the sweep will wake the lane.
+
+        Args:
+            mailbox_id: Whose lane.
+            delay_ms: From now, by Redis' clock.
+        """
+        try:
+            await self._set(keys=[self._alarms], args=[str(mailbox_id), max(0, delay_ms)])
+        except RedisError as error:
+            self._lost(error)
+        else:
+            self._earlier.set()
+
+    async def run(
+        self, stop: asyncio.Event, *, wake: Callable[[list[UUID]], Awaitable[None]]
+    ) -> None:
+        """
+        Wake lanes as their alarms come due, until told to stop. Several workers may run this.
+
+        Args:
+            stop: Ends the run within moments.
+            wake: Told which lanes to wake.
+        """
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set():
+                self._earlier.clear()
+                sleep_seconds = await self._ring(wake)
+                if sleep_seconds > 0:
+                    await self._sleep(sleep_seconds, stopped)
+        finally:
+            stopped.cancel()
+
+    async def _ring(self, wake: Callable[[list[UUID]], Awaitable[None]]) -> float:
+        """Wake what is due; return how long to sleep."""
+        try:
+            due, next_ms = await self._pop(keys=[self._alarms], args=[_MOST_AT_ONCE])
+        except RedisError as error:
+            self._lost(error)
+            return _AWAY_SECONDS
+        if self._away:
+            self._away = False
+            _log.info("alarms_resumed")
+        if due:
+            try:
+                await wake([UUID(mailbox.decode()) for mailbox in due])
+            except (AlertpostError, OSError) as error:
+                # The clock must go on; the sweep wakes these lanes.
+                _log.warning("alarms_unheard", reason=str(error), mailboxes=len(due))
+        if next_ms < 0:
+            return _LONGEST_SLEEP_SECONDS
+        return min(_LONGEST_SLEEP_SECONDS, int(next_ms) / 1000)
+
+    async def _sleep(self, seconds: float, stopped: asyncio.Future[Any]) -> None:
+        earlier = asyncio.ensure_future(self._earlier.wait())
+        try:
+            await asyncio.wait(
+                (earlier, stopped), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            earlier.cancel()
+
+    def _lost(self, error: RedisError) -> None:
+        if not self._away:
+            self._away = True
+            _log.warning("alarms_stopped", reason=str(error), next_step="the sweep wakes lanes")
