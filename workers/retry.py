@@ -31,7 +31,8 @@ class RetryPolicy:
         longest_seconds: No wait of RETRY_BACKOFF is longer, jitter aside.
         spread: Largest share of a wait that jitter adds.
         last_call_seconds: A retry that would fall behind the deadline is moved to this long
-            before it, if that is not sooner than ``soon_seconds`` from now.
+            before it, if that is not sooner than ``soon_seconds`` from now; the verdict's own
+            pauses are never cut short.
         on_uncertain: What becomes of a mail whose fate is unknown.
     """
 
@@ -123,7 +124,7 @@ class StopWorker:
 NextStep: TypeAlias = Done | Repeat | Retry | Pause | Park | GiveUp | StopWorker
 
 
-def next_step(
+def next_step(  # noqa: C901, PLR0911 - one branch and one return per action
     verdict: Verdict,
     *,
     attempt: int,
@@ -188,8 +189,16 @@ def next_step(
         case Action.STOP_WORKER:
             delay = _grown(verdict.pause_seconds, throttle_count) * wobble
             return StopWorker(verdict=verdict, delay=delay, at=now + delay)
-        case Action.RETRY_SOON | Action.RETRY_BACKOFF:
-            if cause := _exhausted(verdict, attempt, max_attempts, now, deadline, policy):
+        case Action.RETRY_SOON | Action.RETRY_BACKOFF:  # pragma: no branch - mypy: all are named
+            cause = _exhausted(
+                verdict,
+                attempt=attempt,
+                max_attempts=max_attempts,
+                now=now,
+                deadline=deadline,
+                policy=policy,
+            )
+            if cause is not None:
                 return GiveUp(verdict=verdict, cause=cause)
             # What is not counted does not move ``attempt``, so its own repetition grows the wait.
             step = attempt if verdict.counts else repeats
@@ -223,6 +232,7 @@ def _park(verdict: Verdict, *, now: datetime, park_count: int) -> Park:
 
 def _exhausted(
     verdict: Verdict,
+    *,
     attempt: int,
     max_attempts: int,
     now: datetime,
@@ -263,8 +273,14 @@ def _before_deadline(
     deadline: datetime | None,
     policy: RetryPolicy,
 ) -> Retry | GiveUp:
-    """Move a retry that would come too late to just before the deadline, if time is left."""
+    """
+    Move a retry that would come too late to just before the deadline, if time is left.
+
+    A pause that the verdict itself asks for is not cut short: an earlier try would only be refused.
+    """
     if deadline is not None and now + delay >= deadline:
+        if verdict.pause_seconds[0] > 0:
+            return GiveUp(verdict=verdict, cause=Cause.DEADLINE)
         delay = deadline - now - timedelta(seconds=policy.last_call_seconds)
         if delay < timedelta(seconds=policy.soon_seconds):
             return GiveUp(verdict=verdict, cause=Cause.DEADLINE)

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.oauth_errors import classify_oauth, parse_codes, trace_id
+from workers.oauth_rules import CODES, ERRORS
+from workers.verdict import Action, Remedy, Scope
+
+PARK, BACKOFF = Action.PARK, Action.RETRY_BACKOFF
+MAILBOX, TENANT, APP = Scope.MAILBOX, Scope.TENANT, Scope.APP
+TRACE = "4f8b6a1e-5a0c-4a7e-9c55-0d7f3c1b2a00"
+
+
+def described(code: int, text: str = "Something was refused.") -> str:
+    return (
+        f"AADSTS{code}: {text} Trace ID: {TRACE} "
+        "Correlation ID: 9d1d2f6c-8a54-4f0c-8a8e-1f3b1c5d7e90 Timestamp: 2026-11-20 08:15:42Z"
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    codes: tuple[int, ...]
+    error: str
+    rule: str
+    action: Action
+    scope: Scope | None
+    remedy: Remedy
+
+
+def parked(codes, error, rule, scope, remedy):
+    return Row(codes, error, rule, PARK, scope, remedy)
+
+
+SIGN_IN, CONSENT, SECRET = Remedy.SIGN_IN_AGAIN, Remedy.ADMIN_CONSENT, Remedy.NEW_SECRET
+SETTING, CONFIG, BUG, WAIT = (
+    Remedy.ADMIN_SETTING,
+    Remedy.FIX_CONFIGURATION,
+    Remedy.REPORT_BUG,
+    Remedy.WAIT,
+)
+
+# Section 5.2 from top to bottom; [E-ERR] throughout.
+BY_CODE = [
+    parked((50173,), "invalid_grant", "tokens-revoked", MAILBOX, SIGN_IN),
+    parked((70000,), "invalid_grant", "refresh-token-refused", MAILBOX, SIGN_IN),
+    parked((70008, 700082), "invalid_grant", "refresh-token-expired", MAILBOX, SIGN_IN),
+    parked((700084,), "invalid_grant", "callback-registered-as-spa", MAILBOX, CONFIG),
+    parked((70043,), "invalid_grant", "sign-in-frequency", MAILBOX, SIGN_IN),
+    parked((50076, 50074, 50078), "interaction_required", "mfa-required", MAILBOX, SIGN_IN),
+    parked((50079, 50072), "interaction_required", "mfa-not-registered", MAILBOX, SIGN_IN),
+    parked((50158, 50161), "interaction_required", "external-mfa-unsatisfied", TENANT, SETTING),
+    parked((53003, 530032, 50131), "invalid_grant", "conditional-access", TENANT, SETTING),
+    parked((53000, 53001, 53002, 50097, 50129), "invalid_grant", "device-required", TENANT, SETTING),
+    parked((530035,), "invalid_grant", "security-defaults-blocked", TENANT, SETTING),
+    parked((530034, 53011), "invalid_grant", "flagged-risky", TENANT, SETTING),
+    Row((50053,), "invalid_grant", "account-locked", BACKOFF, None, WAIT),
+    parked((50055, 50144), "invalid_grant", "password-expired", MAILBOX, SIGN_IN),
+    parked((50056, 50126, 50064), "invalid_grant", "credentials-wrong", MAILBOX, SIGN_IN),
+    parked((50057,), "invalid_grant", "account-disabled", MAILBOX, SETTING),
+    parked((50034, 51004, 50014), "invalid_grant", "account-missing", MAILBOX, SETTING),
+    parked((50020, 16000), "invalid_grant", "foreign-account", MAILBOX, SIGN_IN),
+    parked((500208,), "invalid_grant", "personal-account", MAILBOX, SIGN_IN),
+    parked((50105,), "access_denied", "assignment-required", TENANT, SETTING),
+    parked((65001,), "invalid_grant", "consent-missing", MAILBOX, CONSENT),
+    parked((65004,), "access_denied", "consent-declined", MAILBOX, CONSENT),
+    parked((90094, 90095, 90008), "access_denied", "admin-consent-required", MAILBOX, CONSENT),
+    parked(
+        (650052, 650056, 650057, 65005, 500011, 50001),
+        "invalid_resource",
+        "exchange-permission-missing",
+        TENANT,
+        CONFIG,
+    ),
+    parked((700016,), "unauthorized_client", "app-unknown", TENANT, CONSENT),
+    parked((70001, 7000112, 700011, 1000031), "unauthorized_client", "app-disabled", TENANT, SETTING),
+    parked((7000215, 70002), "invalid_client", "secret-wrong", APP, SECRET),
+    parked((7000222,), "invalid_client", "secret-expired", APP, SECRET),
+    parked((700027, 700030, 50012, 50013), "invalid_client", "certificate-refused", APP, SECRET),
+    parked((7000218,), "invalid_client", "client-not-authenticated", APP, BUG),
+    parked((700025,), "invalid_client", "public-client", APP, CONFIG),
+    parked((54005,), "invalid_grant", "code-used", MAILBOX, SIGN_IN),
+    parked((700005,), "invalid_grant", "code-of-other-tenant", MAILBOX, SIGN_IN),
+    parked((501481, 50147), "invalid_grant", "pkce-mismatch", MAILBOX, SIGN_IN),
+    parked((50011, 70004, 900971), "invalid_request", "callback-not-registered", MAILBOX, CONFIG),
+    parked((70011, 28002, 28003, 700022, 700023), "invalid_scope", "scope-wrong", TENANT, BUG),
+    parked((90002, 90019, 50059, 50128), "invalid_request", "tenant-unknown", TENANT, CONFIG),
+    parked((90038, 900382, 900432, 90051), "invalid_request", "other-cloud", TENANT, CONFIG),
+    parked((50194,), "unauthorized_client", "single-tenant-app", TENANT, CONFIG),
+    parked((9001023, 90130, 90124), "invalid_request", "common-not-usable", TENANT, BUG),
+    parked((500021, 500022, 500212, 500213, 50002), "access_denied", "tenant-restrictions", TENANT, SETTING),
+    Row((90024, 90033, 90006, 90012, 90090, 50033, 50087, 40010), "server_error", "sign-in-failing", BACKOFF, None, WAIT),
+    Row((90036,), "server_error", "directory-failure", BACKOFF, None, WAIT),
+    Row((90055,), "temporarily_unavailable", "sign-in-throttled", Action.THROTTLE_TENANT, TENANT, WAIT),
+    Row((50196,), "invalid_grant", "sign-in-loop", Action.THROTTLE_MAILBOX, MAILBOX, BUG),
+    parked((9002313, 900144, 90014, 90100), "invalid_request", "request-malformed", MAILBOX, BUG),
+]  # fmt: skip
+
+# Section 5.1 from top to bottom.
+BY_ERROR = [
+    parked((), "invalid_grant", "grant-refused", MAILBOX, SIGN_IN),
+    parked((), "interaction_required", "interaction-required", MAILBOX, SIGN_IN),
+    parked((), "login_required", "login-required", MAILBOX, SIGN_IN),
+    parked((), "consent_required", "consent-required", MAILBOX, CONSENT),
+    parked((), "invalid_client", "client-refused", APP, SECRET),
+    parked((), "unauthorized_client", "client-unauthorized", TENANT, CONSENT),
+    parked((), "invalid_scope", "scope-invalid", TENANT, BUG),
+    parked((), "invalid_resource", "resource-invalid", TENANT, CONFIG),
+    parked((), "invalid_request", "request-invalid", MAILBOX, BUG),
+    parked((), "unsupported_grant_type", "grant-type-unsupported", TENANT, BUG),
+    Row((), "temporarily_unavailable", "sign-in-unavailable", BACKOFF, None, WAIT),
+    Row((), "server_error", "sign-in-server-error", BACKOFF, None, WAIT),
+    parked((), "access_denied", "access-denied", MAILBOX, CONSENT),
+]
+
+
+def found(verdict):
+    return verdict.rule, verdict.action, verdict.scope, verdict.remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "row"), [pytest.param(c, r, id=f"{c}-{r.rule}") for r in BY_CODE for c in r.codes]
+)
+def test_each_code_has_its_row(code, row):
+    """Every AADSTS code ends in its row, given as a number or only in the description."""
+    expected = (row.rule, row.action, row.scope, row.remedy)
+    text = described(code)
+
+    assert found(classify_oauth(row.error, [code], "", text)) == expected
+    assert found(classify_oauth(row.error, [], "", text)) == expected
+
+
+@pytest.mark.parametrize("row", BY_ERROR, ids=lambda r: r.error)
+def test_each_error_has_its_default(row):
+    """Every error has a verdict of its own, also beside a code that nobody knows."""
+    expected = (row.rule, row.action, row.scope, row.remedy)
+
+    assert found(classify_oauth(row.error, [])) == expected
+    assert found(classify_oauth(row.error, [59999])) == expected
+
+
+def test_the_tables_are_complete():
+    """The tests name every code and error of the data, and no other."""
+    assert {c for r in BY_CODE for c in r.codes} == set(CODES)
+    assert {r.error for r in BY_ERROR} == set(ERRORS)
+
+
+def test_consent_and_secret_are_told_apart():
+    """A lost consent and an expired secret ask for different cures."""
+    consent = classify_oauth("invalid_grant", [65001])
+    secret = classify_oauth("invalid_client", [7000222])
+
+    assert (consent.needs_consent, consent.needs_new_secret) == (True, False)
+    assert (secret.needs_consent, secret.needs_new_secret) == (False, True)
+    assert consent.probe_after_seconds is secret.probe_after_seconds is None
+
+
+def test_unknown_codes_are_shown():
+    """An unknown code is shown with its text, its trace id and Entra's page about it."""
+    verdict = classify_oauth(
+        "invalid_grant", [59999], "", described(59999, "A new kind of refusal.")
+    )
+
+    assert verdict.rule == "grant-refused"
+    assert "AADSTS59999" in verdict.detail
+    assert "A new kind of refusal." in verdict.detail
+    assert TRACE in verdict.detail
+    assert verdict.next_step.endswith("https://login.microsoftonline.com/error?code=59999")
+
+
+def test_known_code_beats_an_unknown_one_before_it():
+    """The first code that is known decides, whatever stands before it."""
+    verdict = classify_oauth("invalid_grant", [59999, 50173], "bad_token")
+
+    assert verdict.rule == "tokens-revoked"
+    assert verdict.detail == "AADSTS50173"
+
+
+@pytest.mark.parametrize(
+    ("error", "suberror", "rule"),
+    [
+        ("invalid_grant", "consent_required", "consent-required"),
+        ("interaction_required", "consent_required", "consent-required"),
+        ("invalid_grant", "bad_token", "grant-refused"),
+        ("invalid_grant", "token_expired", "grant-refused"),
+        ("invalid_client", "consent_required", "client-refused"),
+    ],
+)
+def test_suberror_refines_only_the_grant(error, suberror, rule):
+    """A suberror that is an error of its own says better what the grant lacks."""
+    assert classify_oauth(error, [], suberror).rule == rule
+
+
+@pytest.mark.parametrize(
+    ("error", "codes", "status", "rule"),
+    [
+        ("", [], 429, "sign-in-busy"),
+        ("", [], 503, "sign-in-busy"),
+        ("", [], 500, "sign-in-busy"),
+        ("invalid_grant", [], 503, "sign-in-busy"),
+        ("invalid_grant", [50173], 502, "sign-in-busy"),
+        ("invalid_grant", [50173], 400, "tokens-revoked"),
+        ("server_error", [90036], 500, "directory-failure"),
+        ("temporarily_unavailable", [90055], 429, "sign-in-throttled"),
+        ("", [], 200, "sign-in-not-json"),
+        ("", [], None, "sign-in-unreachable"),
+        ("", [], 404, "sign-in-unknown-error"),
+        ("brand_new_error", [], 400, "sign-in-unknown-error"),
+    ],
+)
+def test_http_status_counts_where_it_says_more(error, codes, status, rule):
+    """An overloaded endpoint parks nobody; an answer that is none is named for what it is."""
+    assert classify_oauth(error, codes, http_status=status).rule == rule
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "pause"),
+    [
+        (42.0, (42.0, 900.0)),
+        (7200.0, (7200.0, 7200.0)),
+        (1e12, (86400.0, 86400.0)),
+        (0.0, (5.0, 900.0)),
+        (-3.0, (5.0, 900.0)),
+        (float("nan"), (5.0, 900.0)),
+        (float("inf"), (5.0, 900.0)),
+        (None, (5.0, 900.0)),
+    ],
+)
+def test_retry_after_is_honoured(retry_after, pause):
+    """A sane Retry-After becomes the pause; nonsense does not."""
+    verdict = classify_oauth("", [], http_status=503, retry_after=retry_after)
+
+    assert verdict.pause_seconds == pause
+
+
+def test_tenant_throttle_waits_as_asked():
+    """AADSTS90055 rests the tenant five minutes, or as long as the answer asks."""
+    assert classify_oauth("temporarily_unavailable", [90055]).pause_seconds == (300.0, 300.0)
+    asked = classify_oauth("temporarily_unavailable", [90055], http_status=429, retry_after=30)
+    assert asked.pause_seconds == (30.0, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "times", "then"),
+    [(50053, 3, "account-stays-locked"), (90036, 3, "directory-failing")],
+)
+def test_some_rows_end_parked(code, times, then):
+    """A lock and a directory failure are tried three times and then come to a person."""
+    limit = classify_oauth("invalid_grant", [code]).limit
+
+    assert limit is not None
+    assert (limit.times, limit.then.rule, limit.then.action) == (times, then, PARK)
+
+
+def test_codes_and_trace_are_read_out_of_texts():
+    """Codes come in order and once, the trace id as Entra writes it; neither is invented."""
+    text = f"{described(70011)} inner: AADSTS50173, AADSTS70011"
+
+    assert parse_codes(text) == (70011, 50173)
+    assert trace_id(text) == TRACE
+    assert parse_codes("no code: 50173, XAADSTS50173x") == ()
+    assert trace_id("none here") == ""
+
+
+def test_detail_stays_short_and_keeps_the_trace():
+    """However long Entra's text is, the detail fits and still names the trace id."""
+    verdict = classify_oauth("invalid_grant", [59999], "", described(59999, "x" * 5000))
+
+    assert len(verdict.detail) <= 300
+    assert verdict.detail.endswith(f"(trace id {TRACE})")
+
+
+@given(
+    error=st.one_of(st.sampled_from(sorted(ERRORS)), st.text(max_size=20)),
+    codes=st.lists(st.one_of(st.sampled_from(sorted(CODES)), st.integers()), max_size=3),
+    suberror=st.text(max_size=20),
+    description=st.text(max_size=100),
+    http_status=st.one_of(st.none(), st.integers(100, 599)),
+    retry_after=st.one_of(st.none(), st.floats()),
+)
+def test_any_answer_gets_one_verdict(
+    *, error, codes, suberror, description, http_status, retry_after
+):
+    """Whatever Entra answers: one verdict, no attempt spent, no mail ended, words for people."""
+    verdict = classify_oauth(
+        error, codes, suberror, description, http_status=http_status, retry_after=retry_after
+    )
+
+    assert verdict.action in {
+        PARK,
+        BACKOFF,
+        Action.THROTTLE_MAILBOX,
+        Action.THROTTLE_TENANT,
+    }
+    assert not verdict.counts
+    assert not verdict.uncertain
+    assert verdict.meaning.endswith(".")
+    assert verdict.next_step
+    assert (verdict.action is PARK) or 0 < verdict.pause_seconds[0] <= 86400
+    assert len(verdict.detail) <= 300
+
+
+@given(st.sampled_from(sorted(CODES)), st.integers(500, 599))
+def test_an_overloaded_endpoint_parks_nobody(code, status):
+    """A 5xx is never taken for a person's business."""
+    assert classify_oauth("invalid_grant", [code], http_status=status).action is not PARK
+
+
+def test_only_what_a_setting_cures_is_probed():
+    """What needs a sign-in, a consent or a secret waits for a person; settings are looked at."""
+    for verdict in [*CODES.values(), *ERRORS.values()]:
+        if verdict.action is PARK:
+            assert (verdict.probe_after_seconds is not None) == (
+                verdict.remedy is Remedy.ADMIN_SETTING
+            )
