@@ -15,6 +15,7 @@ that this file works around:
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from typing import Any
 import msal
 import requests
 
+from models.app_registrations import Credential
 from models.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from models.senders import Sender
 
@@ -34,34 +36,19 @@ TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
 
 
-@dataclass(frozen=True, slots=True)
-class AppCredential:
-    """
-    What proves to Entra that we are the app: a secret, or a key with its certificate.
-
-    Attributes:
-        client_secret: The secret's value, None with a certificate.
-        private_key_pem: The key that signs assertions.
-        certificate_pem: Its certificate, as uploaded to the app registration.
-    """
-
-    client_secret: str | None = field(default=None, repr=False)
-    private_key_pem: str | None = field(default=None, repr=False)
-    certificate_pem: str | None = field(default=None, repr=False)
-
-    def for_msal(self) -> str | dict[str, str]:
-        """Shape it as MSAL wants it."""
-        if self.private_key_pem and self.certificate_pem:
-            return {
-                "private_key": self.private_key_pem,
-                "public_certificate": self.certificate_pem,
-            }
-        if self.client_secret:
-            return self.client_secret
-        raise ConfigurationError(
-            "the app registration has neither a client secret nor a certificate: "
-            "give one with `alertpost tenants edit SLUG --client-secret-file FILE`"
-        )
+def _for_msal(credential: Credential) -> str | dict[str, str]:
+    """Shape what proves that we are the app as MSAL wants it."""
+    if credential.private_key_pem and credential.certificate_pem:
+        return {
+            "private_key": credential.private_key_pem,
+            "public_certificate": credential.certificate_pem,
+        }
+    if credential.client_secret:
+        return credential.client_secret
+    raise ConfigurationError(
+        "the app registration has neither a client secret nor a certificate: "
+        "give one with `alertpost tenants edit SLUG --client-secret-file FILE`"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +83,7 @@ class Entra:
     def __init__(self, *, ca_file: str, timeout_seconds: float) -> None:
         self._http = _Http(ca_file=ca_file, timeout_seconds=timeout_seconds)
 
-    def refresh(self, sender: Sender, credential: AppCredential, cache: str) -> Tokens:
+    def refresh(self, sender: Sender, credential: Credential, cache: str) -> Tokens:
         """
         Redeem the grant's refresh token for another access token.
 
@@ -128,7 +115,7 @@ class Entra:
             )
         return _tokens(answer, store, http)
 
-    def client_credentials(self, sender: Sender, credential: AppCredential) -> Tokens:
+    def client_credentials(self, sender: Sender, credential: Credential) -> Tokens:
         """
         Get a token for the app itself (``SMTP.SendAsApp``), without any user.
 
@@ -144,9 +131,7 @@ class Entra:
         )
         return _tokens(answer or {}, store, http)
 
-    def begin(
-        self, sender: Sender, credential: AppCredential, *, redirect_uri: str
-    ) -> dict[str, Any]:
+    def begin(self, sender: Sender, credential: Credential, *, redirect_uri: str) -> dict[str, Any]:
         """
         Start an authorization code flow with PKCE, state and nonce.
 
@@ -171,7 +156,7 @@ class Entra:
     def complete(
         self,
         sender: Sender,
-        credential: AppCredential,
+        credential: Credential,
         *,
         flow: dict[str, Any],
         callback: Mapping[str, str],
@@ -220,7 +205,7 @@ class Entra:
     def _application(
         self,
         sender: Sender,
-        credential: AppCredential,
+        credential: Credential,
         store: msal.SerializableTokenCache,
         http: _Recording,
     ) -> msal.ConfidentialClientApplication:
@@ -234,7 +219,7 @@ class Entra:
                 http,
                 lambda: msal.ConfidentialClientApplication(
                     sender.client_id,
-                    client_credential=credential.for_msal(),
+                    client_credential=_for_msal(credential),
                     token_cache=store,
                     http_client=http,
                     **where,
@@ -251,28 +236,33 @@ class Entra:
 
 @dataclass(slots=True)
 class _Http:
-    """A session with our CA file and time-outs, and the memory of OpenID configurations."""
+    """Sessions with our CA file and time-outs, and the memory of OpenID configurations."""
 
     ca_file: str
     timeout_seconds: float
     discovered: dict[str, tuple[float, Any]] = field(default_factory=dict)
+    sessions: threading.local = field(default_factory=threading.local)
 
     def recording(self) -> _Recording:
         return _Recording(self)
 
+    def session(self) -> requests.Session:
+        """Give this thread's session: requests' sessions are not made for several threads."""
+        session: requests.Session | None = getattr(self.sessions, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False
+            session.verify = self.ca_file
+            self.sessions.session = session
+        return session
+
 
 class _Recording:
-    """
-    MSAL's ``http_client`` for one call; keeps the last answer, whose status MSAL hides.
-
-    A session of its own for each call: requests' sessions are not made for several threads.
-    """
+    """MSAL's ``http_client`` for one call; keeps the last answer, whose status MSAL hides."""
 
     def __init__(self, http: _Http) -> None:
         self._http = http
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.verify = http.ca_file
+        self._session = http.session()
         self.status: int | None = None
         self.retry_after_seconds: float | None = None
 
@@ -289,9 +279,6 @@ class _Recording:
         if response.ok and _is_json_object(response.text):
             self._http.discovered[url] = (time.monotonic() + DISCOVERY_SECONDS, response)
         return response
-
-    def close(self) -> None:
-        self._session.close()
 
     def _remember(self, response: requests.Response) -> requests.Response:
         self.status = response.status_code
@@ -315,8 +302,6 @@ def _call(http: _Recording, call: Any) -> Any:
         if http.status is not None and http.status >= SERVER_ERROR:
             raise _unavailable(http) from None
         raise
-    finally:
-        http.close()
     if http.status == TOO_MANY_REQUESTS or (http.status or 0) >= SERVER_ERROR:
         raise _unavailable(http)
     return answer

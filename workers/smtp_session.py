@@ -133,7 +133,7 @@ class SmtpSession:
                 stage=Stage.RCPT,
                 reply_code=first.code,
                 reply_text=first.text,
-                refused={address: tuple(reply) for address, reply in refused.items()},
+                refused={address: (reply.code, reply.text) for address, reply in refused.items()},
             )
         if go_ahead.code != 354:  # noqa: PLR2004 - RFC 5321 section 4.3.2
             await self._reset()
@@ -375,9 +375,9 @@ class _Opening:
             self._tell(stage, sent, str(failed), started)
             raise
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            failed = _as_failure(stage, error)
-            self._tell(stage, sent, str(failed), started)
-            raise failed from error
+            failure = _as_failure(stage, error)
+            self._tell(stage, sent, str(failure), started)
+            raise failure from error
         answer = f"{self.answer.code} {self.answer.message}" if self.answer else ""
         self._tell(stage, sent, answer, started)
 

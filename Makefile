@@ -1,0 +1,58 @@
+# Two commands do everything: `make demo` and `make test`. Each sets up what it needs first.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEV    := $(VENV)/.installed-dev
+ROOMS  := models producers workers console sandbox
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench format lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP)  ## Run the whole path on 459 real alerts against Microsoft 365 in a box
+	@$(BIN)/alertpost demo $(ARGS)
+
+test: $(DEV)  ## Run all tests, on SQLite and on PostgreSQL
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEV)  ## Check style, types and the arrows between rooms
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+bench: $(DEV)  ## Measure, beside the bare limit, and print the tables
+	@$(BIN)/python bench/run.py $(ARGS)
+
+format: $(DEV)  ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: $(DEV)  ## Pin the dependencies anew
+	@$(PYTHON) -m pip show uv >/dev/null 2>&1 || $(BIN)/python -m pip install -q uv
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -c requirements-dev.lock -o requirements.lock
+
+clean:  ## Remove what was installed; ./var stays
+	rm -rf $(VENV) build *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "alertpost needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Making $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+
+$(STAMP): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the pinned dependencies (hashes checked) …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): requirements-dev.lock $(STAMP)
+	@echo "Installing the pinned development dependencies (hashes checked) …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,283 @@
+"""From how a try ended to what is recorded: verdict, step, outcome. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from models.errors import SubmissionFailed
+from models.lane import AttemptRecord, Claimed, Outcome
+from models.lifecycle import ACCEPT, EXPIRE, GIVE_UP, RETRY, Transition
+from models.senders import Sender
+from models.settings import RetrySettings
+from models.stages import Stage
+from workers.replies import classify, classify_failure
+from workers.reply_rule import parse_enhanced
+from workers.reply_rules import Failure
+from workers.retry import (
+    Cause,
+    Done,
+    GiveUp,
+    NextStep,
+    OnUncertain,
+    Park,
+    Pause,
+    Repeat,
+    Retry,
+    RetryPolicy,
+    StopWorker,
+    next_step,
+)
+from workers.smtp_session import Submitted
+from workers.verdict import Action, Remedy, Scope, Verdict, park, throttle
+
+SESSION_STAGES = frozenset({Stage.TOKEN, Stage.CONNECT, Stage.STARTTLS, Stage.EHLO, Stage.AUTH})
+"""Failures here concern the mailbox, whatever mail was next: the whole lane waits, none pays."""
+
+FINAL_FOR_RECIPIENT = frozenset({Action.RECIPIENT_REJECTED, Action.DEAD})
+
+ACCEPTED_RULE = "accepted"
+DEFERRED_RULE = "recipients-deferred"
+"""Some recipients were taken, others put off; those are tried again alone."""
+
+_PROBLEM_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """How often the same answer came in a row, the present one included, and since when."""
+
+    times: int = 1
+    elapsed: timedelta = timedelta(0)
+
+
+def judge(failed: SubmissionFailed, *, fresh_token: bool) -> Verdict:
+    """
+    Give the verdict on a dialogue that failed.
+
+    Where every recipient was refused, one that may be taken later decides over one that never
+    will be: the mail is not dead as long as somebody may still get it.
+    """
+    stage = Stage(failed.stage)
+    if failed.refused:
+        verdicts = [
+            classify(Stage.RCPT, code, text, fresh_token=fresh_token)
+            for code, text in failed.refused.values()
+        ]
+        return next(
+            (verdict for verdict in verdicts if verdict.action not in FINAL_FOR_RECIPIENT),
+            verdicts[0],
+        )
+    if failed.reply_code is not None:
+        return classify(stage, failed.reply_code, failed.reply_text, fresh_token=fresh_token)
+    if stage is Stage.COMPOSE:
+        return classify(stage, 550, failed.reply_text, fresh_token=fresh_token)
+    return classify_failure(stage, Failure(failed.failure), failed.reply_text)
+
+
+def token_unavailable(reason: str, retry_after_seconds: float) -> Verdict:
+    """Give the verdict on a token that cannot be had now: the mailbox waits and tries again."""
+    first = max(1.0, retry_after_seconds)
+    return throttle(
+        "token-unavailable",
+        Scope.MAILBOX,
+        (first, max(first, 900.0)),
+        f"No access token can be had at the moment: {reason}.",
+        "Nothing to do; it is asked for again after the pause.",
+    )
+
+
+def misconfigured(reason: str) -> Verdict:
+    """Give the verdict on a mailbox whose set-up cannot work."""
+    return park(
+        "misconfigured",
+        Scope.MAILBOX,
+        Remedy.FIX_CONFIGURATION,
+        f"The set-up of this mailbox cannot work: {reason}.",
+        "Mend it with `alertpost tenants edit`, then run `alertpost mailboxes resume ADDRESS`.",
+        probe=_PROBLEM_SECONDS,
+    )
+
+
+def decide(
+    verdict: Verdict,
+    failed: SubmissionFailed,
+    delivery: Claimed,
+    sender: Sender,
+    *,
+    retry: RetrySettings,
+    now: datetime,
+    repeated: Repeated,
+) -> NextStep:
+    """
+    Decide what follows from a verdict for this delivery and its mailbox.
+
+    Args:
+        verdict: From ``judge`` or the OAuth table.
+        failed: How the dialogue ended.
+        delivery: The mail in hand.
+        sender: Its mailbox.
+        retry: Our own waits and limits.
+        now: The present moment.
+        repeated: The same answers in a row.
+    """
+    in_session = failed.stage in SESSION_STAGES
+    if in_session:
+        verdict = replace(verdict, counts=False)
+    step = next_step(
+        verdict,
+        attempt=delivery.attempts + 1,
+        max_attempts=retry.max_attempts,
+        now=now,
+        jitter=random.random(),  # noqa: S311 - spreads load
+        deadline=None if in_session else delivery.expires_at,
+        repeats=max(repeated.times, sender.pause_count + 1 if in_session else 1),
+        elapsed=max(repeated.elapsed, timedelta(0)),
+        throttle_count=sender.pause_count,
+        park_count=sender.park_count,
+        policy=RetryPolicy(
+            soon_seconds=retry.soon_seconds,
+            first_seconds=retry.first_seconds,
+            longest_seconds=retry.longest_seconds,
+            spread=retry.jitter_share,
+            on_uncertain=OnUncertain(sender.uncertain_policy),
+        ),
+    )
+    match step:
+        case Retry() if in_session:
+            return Pause(verdict=step.verdict, scope=Scope.MAILBOX, delay=step.delay, at=step.at)
+        case StopWorker():
+            return Pause(verdict=step.verdict, scope=Scope.MAILBOX, delay=step.delay, at=step.at)
+        case Repeat():
+            # Re-authentication has its own second try; what is left is a new connection, soon.
+            delay = timedelta(seconds=retry.soon_seconds)
+            if delivery.attempts + 1 >= retry.max_attempts:
+                return GiveUp(verdict=step.verdict, cause=Cause.ATTEMPTS)
+            return Retry(verdict=step.verdict, delay=delay, at=now + delay, counted=True)
+        case Done():
+            # A 2xx where a refusal was expected: the server broke the protocol.
+            delay = timedelta(seconds=retry.first_seconds)
+            return Retry(verdict=step.verdict, delay=delay, at=now + delay, counted=True)
+    return step
+
+
+def failed_outcome(
+    delivery: Claimed,
+    claimed_by: str,
+    step: NextStep,
+    failed: SubmissionFailed,
+    *,
+    host: str,
+    worker: str,
+    seconds: float,
+    took_permit: bool,
+) -> Outcome:
+    """Shape what is recorded of a try that did not end with a 250."""
+    transition: Transition = RETRY
+    delay: float | None = None
+    counted = False
+    match step:
+        case Retry():
+            delay, counted = step.delay.total_seconds(), step.counted
+        case GiveUp():
+            transition, counted = GIVE_UP, True
+    refused = {
+        address: f"{code} {text}"
+        for address, (code, text) in failed.refused.items()
+        if classify(Stage.RCPT, code, text, fresh_token=False).action in FINAL_FOR_RECIPIENT
+    }
+    return Outcome(
+        delivery_id=delivery.id,
+        mailbox_id=delivery.mailbox_id,
+        claimed_by=claimed_by,
+        transition=transition,
+        delay_seconds=delay,
+        counted=counted,
+        reason=step.verdict.rule,
+        uncertain=step.verdict.uncertain,
+        refused=refused or None,
+        attempt=AttemptRecord(
+            stage=failed.stage,
+            rule=step.verdict.rule,
+            reply_code=failed.reply_code,
+            enhanced_code=enhanced_code(failed.reply_text),
+            reply_text=failed.reply_text,
+            smtp_host=host,
+            worker=worker,
+            duration_ms=seconds * 1000,
+            took_permit=took_permit,
+        ),
+    )
+
+
+def accepted(
+    delivery: Claimed,
+    claimed_by: str,
+    submitted: Submitted,
+    *,
+    host: str,
+    worker: str,
+    seconds: float,
+    refused: dict[str, str],
+    taken: Sequence[str],
+    deferred: Sequence[str],
+    retry: RetrySettings,
+) -> Outcome:
+    """
+    Shape what is recorded of a 250.
+
+    Recipients that were put off are tried again alone, until the attempts are used up; then they
+    are refused with that reason, and the delivery is accepted for the others.
+    """
+    again = bool(deferred) and delivery.attempts + 1 < retry.max_attempts
+    if deferred and not again:
+        refused = refused | dict.fromkeys(deferred, f"put off {retry.max_attempts} times")
+    return Outcome(
+        delivery_id=delivery.id,
+        mailbox_id=delivery.mailbox_id,
+        claimed_by=claimed_by,
+        transition=RETRY if again else ACCEPT,
+        delay_seconds=retry.soon_seconds * 2**delivery.attempts if again else None,
+        counted=True,
+        reason=DEFERRED_RULE if again else None,
+        refused=refused or None,
+        taken=list(taken) if again else None,
+        attempt=AttemptRecord(
+            stage=Stage.BODY,
+            rule=DEFERRED_RULE if again else ACCEPTED_RULE,
+            reply_code=submitted.reply.code,
+            enhanced_code=enhanced_code(submitted.reply.text),
+            reply_text=submitted.reply.text,
+            smtp_host=host,
+            worker=worker,
+            duration_ms=seconds * 1000,
+            took_permit=True,
+            recipients=len(taken),
+        ),
+    )
+
+
+def expired(delivery: Claimed, claimed_by: str) -> Outcome:
+    """Shape what is recorded of a claim whose time was over before it could be sent."""
+    return Outcome(
+        delivery_id=delivery.id,
+        mailbox_id=delivery.mailbox_id,
+        claimed_by=claimed_by,
+        transition=EXPIRE,
+        reason="expired",
+    )
+
+
+def enhanced_code(text: str) -> str | None:
+    """Read a reply's enhanced status code as text, None where it has none."""
+    code = parse_enhanced(text)
+    return ".".join(map(str, code)) if code else None
+
+
+__all__ = [
+    "ACCEPTED_RULE", "DEFERRED_RULE", "FINAL_FOR_RECIPIENT", "SESSION_STAGES", "Park", "Pause",
+    "Repeated", "accepted", "decide", "enhanced_code", "expired", "failed_outcome", "judge",
+    "misconfigured", "token_unavailable",
+]  # fmt: skip

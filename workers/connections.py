@@ -1,0 +1,123 @@
+"""
+Connections kept open between visits, each with the slot that it was opened under.
+
+The next alert of a mailbox then costs no handshake and no AUTH. A kept connection goes when it has
+idled long enough, when it is old, when Redis forgot its slot, or when somebody waits for the slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from redis.exceptions import RedisError
+
+from models.settings import VisitSettings
+from workers.pacing import Pacer
+from workers.smtp_session import SmtpSession
+
+log = structlog.get_logger()
+
+TEND_SECONDS = 0.5
+"""How often kept slots are renewed and looked after; bounds how long a waiter waits for one."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """
+    An idle connection.
+
+    Attributes:
+        visit_id: Under which its slot is held.
+        grant_version: Of the token that it authenticated with.
+    """
+
+    mailbox_id: UUID
+    visit_id: str
+    session: SmtpSession
+    grant_version: int
+    since: float
+
+
+class Connections:
+    """The kept connections of one process; at most one a mailbox."""
+
+    def __init__(
+        self,
+        *,
+        pacer: Pacer,
+        settings: VisitSettings,
+        wake: Callable[[UUID], Awaitable[None]],
+    ) -> None:
+        self._pacer = pacer
+        self._settings = settings
+        self._wake = wake
+        self._kept: dict[UUID, Kept] = {}
+
+    def take(self, mailbox_id: UUID) -> Kept | None:
+        """Hand a kept connection to a visit, with its slot."""
+        kept = self._kept.pop(mailbox_id, None)
+        if kept is not None and not self.worth_keeping(kept.session):
+            kept.session.close()
+        return kept
+
+    def worth_keeping(self, session: SmtpSession) -> bool:
+        """Say whether a connection may take more mails."""
+        return (
+            session.usable
+            and session.mails < self._settings.connection_max_messages
+            and time.monotonic() - session.opened_at < self._settings.connection_max_seconds
+        )
+
+    def keep(
+        self, mailbox_id: UUID, visit_id: str, session: SmtpSession, grant_version: int
+    ) -> bool:
+        """Keep a connection after its visit; False where it should be closed instead."""
+        if mailbox_id in self._kept or not self.worth_keeping(session):
+            return False
+        self._kept[mailbox_id] = Kept(
+            mailbox_id, visit_id, session, grant_version, time.monotonic()
+        )
+        return True
+
+    async def tend(self) -> None:
+        """Renew the slots of kept connections and let go of what should go; runs for ever."""
+        while True:
+            await asyncio.sleep(TEND_SECONDS)
+            kept = list(self._kept.values())
+            if kept:
+                await asyncio.gather(*(self._look_after(one) for one in kept))
+
+    async def _look_after(self, kept: Kept) -> None:
+        idle = time.monotonic() - kept.since
+        try:
+            renewal = await self._pacer.renew(kept.mailbox_id, kept.visit_id)
+        except RedisError:
+            return
+        go = (
+            renewal.lost
+            or renewal.wanted
+            or idle > self._settings.connection_idle_seconds
+            or not self.worth_keeping(kept.session)
+        )
+        if go and self._kept.get(kept.mailbox_id) is kept:
+            del self._kept[kept.mailbox_id]
+            await self._let_go(kept)
+
+    async def _let_go(self, kept: Kept) -> None:
+        kept.session.close()
+        try:
+            if await self._pacer.leave(kept.mailbox_id, kept.visit_id, stamp=False):
+                await self._wake(kept.mailbox_id)
+        except RedisError:
+            log.debug("slot_left_to_expire", mailbox_id=str(kept.mailbox_id))
+
+    async def close(self) -> None:
+        """Close everything and give the slots back."""
+        kept = list(self._kept.values())
+        self._kept.clear()
+        await asyncio.gather(*(self._let_go(one) for one in kept))

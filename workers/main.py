@@ -1,0 +1,121 @@
+"""
+One worker process: ``python -m workers.main``, started by ``alertpost worker`` or a container.
+
+SIGTERM and SIGINT stop it: mails in hand are finished, claims go back, then it exits.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import Any
+
+import dramatiq
+import structlog
+from dramatiq.asyncio import get_event_loop_thread
+from dramatiq.middleware import Middleware
+from sqlalchemy import Engine
+
+from models import logs, schema
+from models.database import create_engine_from
+from models.errors import AlertpostError, ConfigurationError
+from models.redis_keys import RedisKeys
+from models.settings import Settings
+from workers import actors
+from workers.broker import make_broker
+from workers.services import Services
+from workers.visit import Visits
+
+log = structlog.get_logger()
+
+STOP_MILLISECONDS = 14_000
+"""A stop takes no longer; what is then still under way goes back when its claim runs out."""
+
+
+class _Lifetime(Middleware):
+    """Builds the services on the worker's loop once it runs, and closes them before it stops."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self._settings = settings
+        self._engine = engine
+        self.services: Services | None = None
+
+    def visits(self) -> Visits:
+        """Give the visits of the running services."""
+        assert self.services is not None
+        return self.services.visits
+
+    def before_worker_boot(self, broker: Any, worker: Any) -> None:  # noqa: ARG002
+        _on_loop(self._build())
+
+    def before_worker_shutdown(self, broker: Any, worker: Any) -> None:  # noqa: ARG002
+        if self.services is not None:
+            self.services.visits.stopping = True
+
+    def after_worker_shutdown(self, broker: Any, worker: Any) -> None:  # noqa: ARG002
+        if self.services is not None:
+            _on_loop(self.services.close())
+
+    async def _build(self) -> None:
+        self.services = Services(self._settings, self._engine)
+        self.services.start()
+
+
+def _on_loop(coroutine: Any) -> None:
+    thread = get_event_loop_thread()
+    assert thread is not None
+    thread.run_coroutine(coroutine)
+
+
+def run(settings: Settings) -> int:
+    """
+    Work until told to stop.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigurationError: A setting is missing, or the database's schema is not current.
+    """
+    if not settings.redis_url:
+        raise ConfigurationError(
+            "a worker on its own needs ALERTPOST_REDIS_URL; `alertpost up` brings a Redis along"
+        )
+    engine = create_engine_from(settings.sqlalchemy_url)
+    if not schema.is_current(engine):
+        raise ConfigurationError(
+            "the database's schema is not that of this version: run `alertpost db upgrade`"
+        )
+    lifetime = _Lifetime(settings, engine)
+    keys = RedisKeys(settings.redis_prefix)
+    broker = make_broker(settings.redis_url, namespace=keys.namespace, middleware=[lifetime])
+    actors.declare(broker, lifetime.visits)
+    worker = dramatiq.Worker(broker, worker_threads=settings.worker.concurrency)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log.info("settings", **settings.masked())
+    worker.start()
+    log.info("worker_start", concurrency=settings.worker.concurrency)
+    stop.wait()
+    worker.stop(timeout=STOP_MILLISECONDS)
+    broker.close()
+    engine.dispose()
+    log.info("worker_stop")
+    return 0
+
+
+def main() -> int:
+    """Run as a program; expected errors are told in a line and give exit code 2."""
+    try:
+        settings = Settings.load()
+        logs.setup(settings.log, process="worker")
+        return run(settings)
+    except AlertpostError as error:
+        print(f"alertpost worker: {error}", file=sys.stderr)  # noqa: T201 - before logs exist
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

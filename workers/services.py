@@ -1,0 +1,155 @@
+"""The composition root of a worker process: everything a visit uses, built once and passed down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import redis.asyncio
+import structlog
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from sqlalchemy import Engine
+
+from models.redis_keys import RedisKeys
+from models.settings import Settings
+from models.vault import Vault
+from models.waker import Waker
+from workers.connections import Connections
+from workers.entra import Entra
+from workers.lease import TokenLeases
+from workers.pacing import Pacer, PacingLimits
+from workers.recorder import Recorder
+from workers.sweeper import Sweeper
+from workers.timer import Timer
+from workers.tls_contexts import TlsContexts
+from workers.visit import Visits
+
+log = structlog.get_logger()
+
+REDIS_TIMEOUT_SECONDS = 3.0
+"""A visit that hears nothing of its permits for longer than its slot lives has lost them."""
+
+
+class Services:
+    """
+    All parts of one worker process, bound to its event loop.
+
+    ``start`` and ``close`` run on the loop; in between, ``visits.run`` does the work.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self.settings = settings
+        self.worker = f"{socket.gethostname()[:30]}-{os.getpid()}-{uuid4().hex[:6]}"
+        loop = asyncio.get_running_loop()
+        self._redis = redis.asyncio.Redis.from_url(
+            settings.redis_url,
+            socket_timeout=REDIS_TIMEOUT_SECONDS,
+            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+            # Once at once, for a pooled connection that a restarted server has closed.
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        )
+        keys = RedisKeys(settings.redis_prefix)
+        pacing = settings.pacing
+        self.vault = Vault([key.get_secret_value() for key in settings.secret_keys])
+        self.tls = TlsContexts(settings.ca_file)
+        self.recorder = Recorder(engine, loop)
+        self.timer = Timer(self._redis, keys)
+        self.pacer = Pacer(
+            self._redis,
+            keys,
+            PacingLimits(
+                messages=pacing.messages_per_window,
+                window_ms=round(pacing.window_seconds * 1000),
+                connections=pacing.connections_per_mailbox,
+                critical_reserve=pacing.critical_reserve,
+                slot_ms=round(pacing.slot_seconds * 1000),
+            ),
+        )
+        self._entra: dict[str, Entra] = {}
+        self.leases = TokenLeases(
+            redis=self._redis,
+            keys=keys,
+            recorder=self.recorder,
+            vault=self.vault,
+            entra=self.entra,
+            settings=settings.lease,
+        )
+        self._waker = Waker(settings.redis_url, keys)
+        self.connections = Connections(
+            pacer=self.pacer, settings=settings.visit, wake=self._wake_one
+        )
+        self.visits = Visits(self)
+        self._sweeper = Sweeper(
+            redis=self._redis,
+            keys=keys,
+            recorder=self.recorder,
+            wake=self.wake_many,
+            settings=settings.sweep,
+            worker=self.worker,
+        )
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start the recorder and what runs beside the visits."""
+        self.recorder.start()
+        self._tasks = [
+            asyncio.create_task(self.timer.run(self._stop, wake=self._wake_lanes), name="timer"),
+            asyncio.create_task(self._sweeper.run(self._stop), name="sweep"),
+            asyncio.create_task(self.connections.tend(), name="connections"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(_report)
+
+    def now(self) -> datetime:
+        """Tell the time for what is shown or compared loosely; deciding clocks are elsewhere."""
+        return datetime.now(UTC)
+
+    def entra(self, ca_file: str | None) -> Entra:
+        """Give the Entra client for a tenant's CA file."""
+        path = self.tls.ca_file(ca_file)
+        client = self._entra.get(path)
+        if client is None:
+            client = self._entra[path] = Entra(
+                ca_file=path, timeout_seconds=self.settings.lease.request_timeout_seconds
+            )
+        return client
+
+    async def wake(self, mailbox_id: UUID, *, critical: bool) -> None:
+        """Wake a lane; while Redis is away the sweep will."""
+        await self.wake_many([(mailbox_id, critical)])
+
+    async def wake_many(self, mailboxes: Sequence[tuple[UUID, bool]]) -> None:
+        """Wake several lanes, each with whether something critical waits there."""
+        if mailboxes:
+            await asyncio.to_thread(self._waker.wake, mailboxes)
+
+    async def close(self) -> None:
+        """Stop what runs, in reverse order of its making; visits have ended before."""
+        self._stop.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.connections.close()
+        await self.leases.close()
+        await asyncio.to_thread(self.recorder.stop)
+        await self._redis.aclose()
+        self._waker.close()
+
+    async def _wake_one(self, mailbox_id: UUID) -> None:
+        await self.wake(mailbox_id, critical=False)
+
+    async def _wake_lanes(self, mailbox_ids: list[UUID]) -> None:
+        await self.wake_many([(mailbox_id, False) for mailbox_id in mailbox_ids])
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("task_died", task=task.get_name(), exc_info=error)
+        # A worker without its timer or sweep would look alive and do half its work.
+        os._exit(70)

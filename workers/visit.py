@@ -1,0 +1,653 @@
+"""
+A visit: what a worker does on a wake-up, from the slot to the last mail.
+
+    slot → sender and claims → token lease → connection
+         → [permit → compose → submit → classify → settle]…
+         → give back what is left, keep or close the connection, leave the slot
+
+Mails go strictly in the order of the claims, one at a time, and the outcome of one is committed
+before the next is submitted. So if this process dies, the first unsettled claim is the one mail
+whose fate is in doubt; the sweep relies on that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import structlog
+from sqlalchemy import Connection
+
+from models import database, lane, senders
+from models.alert import AlertEmail
+from models.errors import (
+    AlertpostError,
+    ConfigurationError,
+    CredentialRejected,
+    StoreUnavailable,
+    SubmissionFailed,
+    TokenUnavailable,
+)
+from models.lifecycle import GIVE_UP, RETRY
+from models.repeats import repeats
+from models.severity import Severity
+from models.stages import Stage
+from models.vault import delivery_context
+from workers import conclusion
+from workers.compose import ComposedMail, compose
+from workers.lease import Lease
+from workers.oauth_errors import classify_oauth
+from workers.pacing import PacingUnavailable
+from workers.replies import classify
+from workers.smtp_session import Envelope, SmtpSession, Submitted, open_session
+from workers.verdict import Action, Verdict
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from models.senders import Sender
+    from workers.pacing import Entry
+    from workers.services import Services
+
+log = structlog.get_logger()
+
+
+class VisitEnd(StrEnum):
+    """How a visit ended; what follows from it stands in ``_follow_up``."""
+
+    NO_SLOT = "no_slot"
+    NOT_READY = "not_ready"
+    """Not connected, parked or paused: the lane waits for a person or a moment."""
+    LANE_EMPTY = "lane_empty"
+    NO_PERMIT = "no_permit"
+    OUT_OF_TIME = "out_of_time"
+    HALTED = "halted"
+    """An answer paused or parked the mailbox."""
+    STOPPING = "stopping"
+    AWAY = "away"
+    """Redis or SQL is away; the sweep comes back to the lane."""
+
+
+@dataclass(slots=True)
+class _Halt(Exception):  # noqa: N818 - ends a visit, no error
+    """Ends the visit from within."""
+
+    end: VisitEnd
+
+
+class Visits:
+    """Runs visits in one worker process."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.stopping = False
+        self.open = 0
+
+    async def run(self, mailbox_id: UUID, *, critical: bool) -> VisitEnd:
+        """
+        Look at a mailbox's lane and send what may be sent.
+
+        Args:
+            mailbox_id: The mailbox.
+            critical: Woken for a critical alert: may use the slot that is kept for those.
+        """
+        if self.stopping:
+            await self._services.wake(mailbox_id, critical=critical)
+            return VisitEnd.STOPPING
+        if not self._services.recorder.available:
+            return VisitEnd.AWAY
+        self.open += 1
+        try:
+            return await _Visit(self._services, self, mailbox_id, critical=critical).run()
+        finally:
+            self.open -= 1
+
+
+class _Visit:
+    """One visit; its state is what has to be given back at the end."""
+
+    def __init__(
+        self, services: Services, visits: Visits, mailbox_id: UUID, *, critical: bool
+    ) -> None:
+        self._services = services
+        self._visits = visits
+        self._mailbox_id = mailbox_id
+        self._critical = critical
+        self._started = time.monotonic()
+        kept = services.connections.take(mailbox_id)
+        self._session: SmtpSession | None = None
+        if kept is not None:
+            self._visit_id = kept.visit_id
+            self._session = kept.session if kept.session.usable else None
+            self._grant_version = kept.grant_version
+        else:
+            self._visit_id = f"{services.worker}/{uuid4().hex[:12]}"
+            self._grant_version = 0
+        self._has_slot = kept is not None
+        self._sender: Sender | None = None
+        self._claims: deque[lane.Claimed] = deque()
+        self._settling: asyncio.Future[bool] | None = None
+        self._permit_held = False
+        self._probing = False
+        self._alarm_ms: float | None = None
+
+    async def run(self) -> VisitEnd:
+        end = VisitEnd.AWAY
+        try:
+            end = await self._drain()
+        except _Halt as halt:
+            end = halt.end
+        except (PacingUnavailable, StoreUnavailable) as away:
+            log.warning("visit_away", mailbox_id=str(self._mailbox_id), reason=str(away)[:200])
+        finally:
+            # A cancelled visit still has to give back what it holds.
+            await asyncio.shield(self._close(end))
+        return end
+
+    # -- the way down ------------------------------------------------------------------------
+
+    async def _drain(self) -> VisitEnd:
+        entry = await self._enter()
+        if not entry.slot:
+            return VisitEnd.NO_SLOT
+        self._has_slot = True
+        while True:
+            if self._visits.stopping:
+                return VisitEnd.STOPPING
+            only_critical = entry.permits == 0
+            permits = entry.critical_permits if only_critical else entry.permits
+            if permits == 0:
+                self._alarm_ms = entry.wait_ms
+                return VisitEnd.NO_PERMIT
+            if not await self._claim(permits, only_critical=only_critical):
+                if only_critical:
+                    self._alarm_ms = entry.wait_ms
+                    return VisitEnd.NO_PERMIT
+                return VisitEnd.LANE_EMPTY if self._ready() else VisitEnd.NOT_READY
+            while self._claims:
+                await self._next_mail()
+                if self._visits.stopping:
+                    return VisitEnd.STOPPING
+            if time.monotonic() - self._started > self._services.settings.visit.max_seconds:
+                return VisitEnd.OUT_OF_TIME
+            await self._settled()
+            await self._stamp()
+            entry = await self._enter()
+
+    async def _enter(self) -> Entry:
+        """Take a slot, or renew the one we have; teach Redis what it forgot."""
+        services = self._services
+        entry = await services.pacer.enter(
+            self._mailbox_id, self._visit_id, critical=self._critical
+        )
+        if not entry.known:
+            window = services.settings.pacing.window_seconds
+            recent = await services.recorder.run(
+                partial(lane.recent_submissions, mailbox_id=self._mailbox_id, window_seconds=window)
+            )
+            await services.pacer.seed(
+                self._mailbox_id,
+                ages_ms=recent.ages_ms,
+                holders=[(holder, int(left * 1000)) for holder, left in recent.in_hand],
+                era=entry.era,
+            )
+            entry = await services.pacer.enter(
+                self._mailbox_id, self._visit_id, critical=self._critical
+            )
+        return entry
+
+    async def _claim(self, permits: int, *, only_critical: bool) -> bool:
+        settings = self._services.settings.visit
+        limit = min(permits, settings.claim_batch)
+
+        def look(connection: Connection) -> tuple[Sender | None, bool, list[lane.Claimed]]:
+            sender = senders.sender(connection, self._mailbox_id)
+            if sender is None or not sender.connected:
+                return sender, False, []
+            probing = (
+                sender.parked_at is not None
+                and sender.probe_at is not None
+                and sender.probe_at <= database.now(connection)
+            )
+            claims = lane.claim(
+                connection,
+                mailbox_id=self._mailbox_id,
+                claimed_by=self._visit_id,
+                limit=1 if probing else limit,
+                lease_seconds=settings.claim_seconds,
+                only_critical=only_critical,
+                probing=probing,
+            )
+            return sender, probing, claims
+
+        self._sender, self._probing, claims = await self._services.recorder.run(look)
+        self._claims.extend(claims)
+        return bool(claims)
+
+    def _ready(self) -> bool:
+        sender = self._sender
+        return (
+            sender is not None
+            and sender.connected
+            and sender.parked_at is None
+            and sender.paused_until is None
+        )
+
+    async def _next_mail(self) -> None:
+        """Send the first claim, or end the visit."""
+        delivery = self._claims[0]
+        now = self._services.now()
+        if delivery.expires_at is not None and delivery.expires_at <= now:
+            await self._settle(delivery, conclusion.expired(delivery, self._visit_id))
+            return
+        session = await self._connected(delivery)
+        try:
+            mail, envelope = self._compose(delivery, session, now)
+        except SubmissionFailed as failed:
+            await self._fail(delivery, failed, seconds=0.0)
+            return
+        await self._permit(delivery)
+        await self._settled()
+        started = time.perf_counter()
+        try:
+            submitted = await session.submit(envelope)
+        except SubmissionFailed as failed:
+            await self._fail(delivery, failed, seconds=time.perf_counter() - started)
+        else:
+            await self._accepted(
+                delivery, submitted, envelope, seconds=time.perf_counter() - started
+            )
+        del mail
+
+    # -- token and connection ----------------------------------------------------------------
+
+    async def _connected(self, delivery: lane.Claimed) -> SmtpSession:
+        session = self._session
+        if session is not None and self._services.connections.worth_keeping(session):
+            return session
+        if session is not None:
+            session.close()
+            self._session = None
+        rejected: str | None = None
+        while True:
+            started = time.perf_counter()
+            lease = await self._lease(delivery, rejected)
+            try:
+                self._session = await self._open(lease)
+            except SubmissionFailed as failed:
+                fresh = lease.fresh or rejected is not None
+                verdict = conclusion.judge(failed, fresh_token=fresh)
+                if verdict.action is Action.REAUTH and rejected is None:
+                    # One other token, no attempt: this one may have been revoked or have expired.
+                    rejected = lease.token
+                    continue
+                await self._conclude(
+                    delivery, verdict, failed, seconds=time.perf_counter() - started
+                )
+                raise _Halt(VisitEnd.HALTED) from failed
+            self._grant_version = lease.grant_version
+            return self._session
+
+    async def _lease(self, delivery: lane.Claimed, rejected: str | None) -> Lease:
+        assert self._sender is not None
+        try:
+            return await self._services.leases.get(self._sender, rejected=rejected)
+        except CredentialRejected as refused:
+            verdict = classify_oauth(
+                refused.error,
+                refused.codes,
+                refused.suberror,
+                refused.description,
+                refused.http_status,
+            )
+            failed = SubmissionFailed(stage=Stage.TOKEN, reply_text=str(refused))
+        except TokenUnavailable as away:
+            verdict = conclusion.token_unavailable(str(away), away.retry_after_seconds)
+            failed = SubmissionFailed(stage=Stage.TOKEN, reply_text=str(away))
+        except ConfigurationError as wrong:
+            verdict = conclusion.misconfigured(str(wrong))
+            failed = SubmissionFailed(stage=Stage.TOKEN, reply_text=str(wrong))
+        await self._conclude(delivery, verdict, failed, seconds=0.0)
+        raise _Halt(VisitEnd.HALTED)
+
+    async def _open(self, lease: Lease) -> SmtpSession:
+        assert self._sender is not None
+        sender = self._sender
+        try:
+            tls = self._services.tls.get(sender.ca_file)
+        except ConfigurationError as wrong:
+            raise SubmissionFailed(
+                stage=Stage.STARTTLS, failure="certificate", reply_text=str(wrong)
+            ) from wrong
+        return await open_session(
+            host=sender.smtp_host,
+            port=sender.smtp_port,
+            tls=tls,
+            user=sender.auth_user,
+            token=lease.token,
+            settings=self._services.settings.smtp,
+        )
+
+    # -- one mail ----------------------------------------------------------------------------
+
+    def _compose(
+        self, delivery: lane.Claimed, session: SmtpSession, now: datetime
+    ) -> tuple[ComposedMail, Envelope]:
+        """
+        Build the mail for the recipients that are still to be served.
+
+        Raises:
+            SubmissionFailed: Stage ``compose``; this mail can never be sent as it is.
+        """
+        assert self._sender is not None
+        try:
+            plain = self._services.vault.open(
+                delivery.payload_encrypted, context=delivery_context(delivery.id)
+            )
+            alert = AlertEmail.load(plain)
+            mail = compose(
+                alert,
+                message_id=delivery.message_id,
+                sender=self._sender.address,
+                sender_name=self._sender.display_name,
+                delivery_id=delivery.id,
+                date=now,
+                server_has_smtputf8=session.features.smtputf8,
+                server_has_8bitmime=session.features.eight_bit,
+            )
+        except (AlertpostError, ValueError) as error:
+            raise SubmissionFailed(
+                stage=Stage.COMPOSE, failure="compose", reply_text=str(error)
+            ) from error
+        limit = self._sender.max_message_bytes or self._services.settings.smtp.max_message_bytes
+        if session.features.size_limit:
+            limit = min(limit, session.features.size_limit)
+        if mail.size > limit:
+            raise SubmissionFailed(
+                stage=Stage.COMPOSE,
+                reply_code=552,
+                reply_text=f"5.3.4 the mail has {mail.size:,} bytes, more than the {limit:,} "
+                "that this mailbox may send; send a link instead of the attachment",
+            )
+        served = {*delivery.refused, *delivery.taken}
+        recipients = [address for address in alert.envelope_recipients if address not in served]
+        return mail, Envelope(
+            sender=self._sender.address,
+            recipients=recipients,
+            data=mail.data,
+            smtputf8=mail.smtputf8,
+        )
+
+    async def _permit(self, delivery: lane.Claimed) -> None:
+        """Stamp the mail before and get a permit for this one, in one call; or end the visit."""
+        stamp, self._permit_held = self._permit_held, False
+        permit = await self._services.pacer.permit(
+            self._mailbox_id,
+            self._visit_id,
+            critical=delivery.severity == Severity.CRITICAL,
+            stamp=stamp,
+        )
+        if permit.granted:
+            self._permit_held = True
+            return
+        if permit.lost:
+            # Redis forgot our slot. The lane is looked at again, from the start.
+            self._has_slot = False
+            self._alarm_ms = 0
+            raise _Halt(VisitEnd.AWAY)
+        self._alarm_ms = max(permit.wait_ms, permit.pause_ms)
+        raise _Halt(VisitEnd.NO_PERMIT)
+
+    async def _accepted(
+        self, delivery: lane.Claimed, submitted: Submitted, envelope: Envelope, *, seconds: float
+    ) -> None:
+        refused: dict[str, str] = {}
+        deferred: list[str] = []
+        for address, reply in submitted.refused.items():
+            verdict = classify(Stage.RCPT, reply.code, reply.text, fresh_token=False)
+            if verdict.action in conclusion.FINAL_FOR_RECIPIENT:
+                refused[address] = f"{reply.code} {reply.text}"
+            else:
+                deferred.append(address)
+        taken = [address for address in envelope.recipients if address not in submitted.refused]
+        outcome = conclusion.accepted(
+            delivery,
+            self._visit_id,
+            submitted,
+            host=self._session.host if self._session else "",
+            worker=self._services.worker,
+            seconds=seconds,
+            refused=refused,
+            taken=taken,
+            deferred=deferred,
+            retry=self._services.settings.retry,
+        )
+        if outcome.transition is RETRY:
+            self._alarm_in((outcome.delay_seconds or 0) * 1000)
+        await self._settle(delivery, outcome)
+        sender = self._sender
+        if sender is not None and (self._probing or sender.parked_at or sender.pause_count):
+            await self._resume()
+
+    async def _fail(
+        self, delivery: lane.Claimed, failed: SubmissionFailed, *, seconds: float
+    ) -> None:
+        verdict = conclusion.judge(failed, fresh_token=False)
+        if self._session is not None and not self._session.usable:
+            self._session.close()
+            self._session = None
+        await self._conclude(delivery, verdict, failed, seconds=seconds)
+
+    async def _conclude(
+        self,
+        delivery: lane.Claimed,
+        verdict: Verdict,
+        failed: SubmissionFailed,
+        *,
+        seconds: float,
+    ) -> None:
+        """Turn a verdict into an outcome, and into a pause or a park of the mailbox."""
+        services = self._services
+        assert self._sender is not None
+        sender = self._sender
+        repeated = await self._repeated(delivery, verdict, failed)
+        step = conclusion.decide(
+            verdict,
+            failed,
+            delivery,
+            sender,
+            retry=services.settings.retry,
+            now=services.now(),
+            repeated=repeated,
+        )
+        outcome = conclusion.failed_outcome(
+            delivery,
+            self._visit_id,
+            step,
+            failed,
+            host=sender.smtp_host,
+            worker=services.worker,
+            seconds=seconds,
+            took_permit=self._permit_held,
+        )
+        log.info(
+            "delivery_attempt",
+            tenant_id=str(delivery.tenant_id),
+            delivery_id=str(delivery.id),
+            stage=failed.stage,
+            reply_code=failed.reply_code,
+            verdict=step.verdict.rule,
+            outcome=outcome.transition.target.value,
+            duration_ms=round(seconds * 1000, 1),
+        )
+        await self._settle(delivery, outcome)
+        if isinstance(step, conclusion.Pause):
+            await self._settled()
+            await self._pause(step)
+            raise _Halt(VisitEnd.HALTED)
+        if isinstance(step, conclusion.Park):
+            await self._settled()
+            await self._park(step, failed)
+            raise _Halt(VisitEnd.HALTED)
+        if outcome.transition is RETRY:
+            self._alarm_in((outcome.delay_seconds or 0) * 1000)
+
+    async def _repeated(
+        self, delivery: lane.Claimed, verdict: Verdict, failed: SubmissionFailed
+    ) -> conclusion.Repeated:
+        """Count the same answers in a row, where the verdict changes with their number."""
+        if verdict.limit is None:
+            return conclusion.Repeated()
+        whole_mailbox = failed.stage in conclusion.SESSION_STAGES
+        count, elapsed = await self._services.recorder.run(
+            partial(
+                repeats,
+                rule=verdict.rule,
+                delivery_id=None if whole_mailbox else delivery.id,
+                mailbox_id=self._mailbox_id if whole_mailbox else None,
+            )
+        )
+        return conclusion.Repeated(times=count + 1, elapsed=elapsed)
+
+    async def _settle(self, delivery: lane.Claimed, outcome: lane.Outcome) -> None:
+        """Hand the outcome to the recorder; the commit is awaited before the next mail."""
+        await self._settled()
+        assert self._claims
+        assert self._claims[0] is delivery
+        self._claims.popleft()
+        self._settling = self._services.recorder.settle(outcome)
+        if outcome.transition is GIVE_UP:
+            log.warning(
+                "dead_letter",
+                tenant_id=str(delivery.tenant_id),
+                delivery_id=str(delivery.id),
+                reason=outcome.reason,
+            )
+
+    async def _settled(self) -> None:
+        settling, self._settling = self._settling, None
+        if settling is not None:
+            await settling
+
+    async def _stamp(self) -> None:
+        if self._permit_held:
+            self._permit_held = False
+            await self._services.pacer.stamp(self._mailbox_id, self._visit_id)
+
+    # -- what an answer does to the mailbox --------------------------------------------------
+
+    async def _pause(self, rest: conclusion.Pause) -> None:
+        services = self._services
+        seconds = rest.delay.total_seconds()
+
+        def pause(connection: Connection) -> list[UUID]:
+            concerned = lane.concerned(connection, self._mailbox_id, rest.scope.value)
+            return lane.pause(
+                connection, mailbox_ids=concerned, seconds=seconds, reason=rest.verdict.rule
+            )
+
+        mailboxes = await services.recorder.run(pause)
+        log.warning(
+            "mailbox_paused",
+            mailbox_id=str(self._mailbox_id),
+            scope=rest.scope.value,
+            reason=rest.verdict.rule,
+            seconds=round(seconds, 1),
+        )
+        for mailbox_id in mailboxes:
+            await services.pacer.pause(mailbox_id, seconds)
+            await services.timer.set(mailbox_id, seconds * 1000)
+
+    async def _park(self, park: conclusion.Park, failed: SubmissionFailed) -> None:
+        verdict = park.verdict
+        answer = f"{failed.reply_code or ''} {failed.reply_text}".strip()
+        probe = None if park.probe_at is None else park.probe_at - self._services.now()
+        mailboxes = await self._services.recorder.run(
+            partial(
+                lane.park,
+                mailbox_id=self._mailbox_id,
+                scope=park.scope.value,
+                reason=verdict.rule,
+                meaning=verdict.meaning,
+                next_step=verdict.next_step,
+                answer=answer,
+                probe_after_seconds=None if probe is None else probe.total_seconds(),
+            )
+        )
+        log.error(
+            "mailbox_parked",
+            mailbox_id=str(self._mailbox_id),
+            scope=park.scope.value,
+            mailboxes=len(mailboxes),
+            reason=verdict.rule,
+            meaning=verdict.meaning,
+            next_step=verdict.next_step,
+        )
+
+    async def _resume(self) -> None:
+        """A mail went through: what was parked or slowed for the same cause goes on."""
+        await self._settled()
+        resumed = await self._services.recorder.run(
+            partial(lane.resume_scope, mailbox_id=self._mailbox_id)
+        )
+        await self._services.recorder.run(partial(lane.unpause, mailbox_ids=[self._mailbox_id]))
+        self._probing = False
+        if resumed:
+            log.info("mailbox_resumed", mailbox_id=str(self._mailbox_id), mailboxes=len(resumed))
+        for mailbox_id in resumed:
+            await self._services.wake(mailbox_id, critical=False)
+
+    def _alarm_in(self, delay_ms: float) -> None:
+        self._alarm_ms = delay_ms if self._alarm_ms is None else min(self._alarm_ms, delay_ms)
+
+    # -- the way back ------------------------------------------------------------------------
+
+    async def _close(self, end: VisitEnd) -> None:
+        """Give back claims, connection and slot; see to it that the lane is looked at again."""
+        try:
+            await self._give_back()
+        except StoreUnavailable:
+            log.warning("claims_left_to_expire", mailbox_id=str(self._mailbox_id))
+        try:
+            waiting = await self._leave()
+            await self._follow_up(end, waiting=waiting)
+        except PacingUnavailable:
+            log.debug("slot_left_to_expire", mailbox_id=str(self._mailbox_id))
+
+    async def _give_back(self) -> None:
+        await self._settled()
+        if self._claims:
+            ids = [claimed.id for claimed in self._claims]
+            self._claims.clear()
+            await self._services.recorder.run(
+                partial(lane.give_back, claimed_by=self._visit_id, ids=ids)
+            )
+
+    async def _leave(self) -> bool:
+        """Keep the connection with its slot, or close both; True where somebody waits."""
+        session = self._session
+        if session is not None:
+            if not self._visits.stopping and self._has_slot:
+                await self._stamp()
+                if self._services.connections.keep(
+                    self._mailbox_id, self._visit_id, session, self._grant_version
+                ):
+                    return False
+            session.close()
+        if not self._has_slot:
+            return False
+        stamp, self._permit_held = self._permit_held, False
+        return await self._services.pacer.leave(self._mailbox_id, self._visit_id, stamp=stamp)
+
+    async def _follow_up(self, end: VisitEnd, *, waiting: bool) -> None:
+        services = self._services
+        if self._alarm_ms is not None:
+            await services.timer.set(self._mailbox_id, self._alarm_ms)
+        if end in {VisitEnd.OUT_OF_TIME, VisitEnd.STOPPING} or waiting:
+            await services.wake(self._mailbox_id, critical=self._critical)
