@@ -599,6 +599,7 @@ STRANGERS = [
     Case(BODY, 554, "", "refused-at-data", DEAD),
     Case(BODY, 451, "Never seen", "unknown-transient", BACKOFF),
     Case(BODY, 451, "5.1.1 a 4xx beside a 5.x.x", "unknown-transient", BACKOFF),
+    Case(MAIL, 451, "5.7.511 a 4xx beside a 5.x.x", "unknown-transient", BACKOFF),
     Case(BODY, 451, f"4.2.0 {STOREDRV}:StorageTransientException", "unknown-transient", BACKOFF),
     Case(BODY, 354, "go on", "unreadable-after-dot", BACKOFF),
     Case(BODY, -1, "", "unreadable-after-dot", BACKOFF),
