@@ -162,7 +162,7 @@ class Delivery(SQLModel, table=True):
             sqlite_where=text("state = 'queued'"), postgresql_where=text("state = 'queued'"),
         ),
         Index(
-            "ix_delivery_claimed", "claimed_until",
+            "ix_delivery_claimed", "claimed_by", "claimed_until",
             sqlite_where=text("state = 'sending'"), postgresql_where=text("state = 'sending'"),
         ),
         Index(

@@ -1,0 +1,235 @@
+"""
+The way to SQL: engines for SQLite and PostgreSQL, transactions, and what an outage looks like.
+
+    with database.write(engine) as conn:
+        intake.insert(conn, deliveries)      # committed when the block ends
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from models.clock import utc_now
+from models.errors import ConfigurationError, StoreUnavailable
+from models.outages import translated
+
+BUSY_SECONDS = 10.0
+"""How long a writer waits for its turn before the store counts as unavailable."""
+
+POOL_SIZE = 10
+"""Connections kept per process; as many again may be opened for a burst."""
+
+_READ = {"alertpost_begin": "BEGIN"}
+_turns: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
+_NOW = select(utc_now())
+
+
+def create_engine_from(url: str) -> Engine:
+    """
+    Make an engine; nothing is connected yet.
+
+    SQLite: write-ahead log, ``synchronous=FULL`` (a commit survives a power cut), writers queue.
+    PostgreSQL: psycopg 3, UTC, and time limits so that no statement waits for ever.
+
+    Args:
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://…``.
+
+    Raises:
+        ConfigurationError: The URL cannot be read or names another database.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigurationError(
+            "ALERTPOST_DATABASE_URL cannot be read; write sqlite:///path/to/file.db or "
+            "postgresql://user:password@host/name"
+        ) from error
+    name = parsed.drivername.partition("+")[0]
+    if name == "sqlite":
+        return _sqlite_engine(parsed)
+    if name in {"postgresql", "postgres"}:
+        return _postgresql_engine(parsed.set(drivername="postgresql+psycopg"))
+    raise ConfigurationError(
+        f"ALERTPOST_DATABASE_URL begins with {parsed.drivername!r}; alertpost knows sqlite and "
+        "postgresql"
+    )
+
+
+@contextmanager
+def write(engine: Engine) -> Iterator[Connection]:
+    """
+    Open a transaction that may write; it commits at the end and rolls back on an error.
+
+    Raises:
+        StoreUnavailable: The database is away, locked, read-only or full; nothing was committed.
+        ConfigurationError: The schema is missing or old.
+    """
+    with translated(), _turn(engine), engine.begin() as conn:
+        yield conn
+
+
+@contextmanager
+def read(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction that only reads and blocks no writer; raises as ``write`` does."""
+    with translated(), engine.connect() as conn:
+        reading = conn.execution_options(**_READ) if _is_sqlite(engine) else conn
+        with reading.begin():
+            yield reading
+
+
+def now(conn: Connection) -> datetime:
+    """Tell the time by the database's clock."""
+    moment: datetime = conn.execute(_NOW).scalar_one()
+    return moment
+
+
+def _is_sqlite(engine: Engine) -> bool:
+    return engine.dialect.name == "sqlite"
+
+
+@contextmanager
+def _turn(engine: Engine) -> Iterator[None]:
+    """
+    Let this process' threads write to SQLite one after the other.
+
+    SQLite itself polls for the one write lock with growing sleeps, and luck decides who is next;
+    between the threads of a process a lock hands over at once.
+    """
+    lock = _turns.get(engine)
+    if lock is None:
+        yield
+        return
+    if not lock.acquire(timeout=BUSY_SECONDS):
+        raise StoreUnavailable(
+            f"the SQLite database was busy for {BUSY_SECONDS:.0f} s; another writer holds it"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    try:
+        engine = create_engine(
+            url,
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_SIZE,
+            pool_timeout=BUSY_SECONDS,
+            pool_pre_ping=True,
+            pool_recycle=1800,
+            connect_args={
+                "connect_timeout": int(BUSY_SECONDS),
+                "application_name": "alertpost",
+            }
+            | dict(url.query),
+        )
+    except NoSuchModuleError as error:  # pragma: no cover - psycopg is a dependency
+        raise ConfigurationError("the PostgreSQL driver psycopg is not installed") from error
+    event.listen(engine, "connect", _prepare_postgresql)
+    return engine
+
+
+def _prepare_postgresql(connection: Any, record: Any) -> None:  # noqa: ARG001
+    # By statement, not by start-up options: those are refused by connection poolers.
+    connection.autocommit = True
+    connection.execute(
+        "SELECT set_config('timezone', 'UTC', false),"
+        " set_config('statement_timeout', '30s', false),"
+        " set_config('lock_timeout', '10s', false),"
+        " set_config('idle_in_transaction_session_timeout', '60s', false)"
+    )
+    connection.autocommit = False
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise ConfigurationError(
+            "ALERTPOST_DATABASE_URL names no file; an SQLite database in memory would lose what "
+            "was accepted"
+        )
+    # Absolute from the start: a later change of directory must not lead to another file.
+    path = Path(url.database).absolute()
+    engine = create_engine(
+        url.set(drivername="sqlite", database=str(path)),
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_SIZE * 2,
+        pool_timeout=BUSY_SECONDS,
+        connect_args={"timeout": BUSY_SECONDS},
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def _make_file(dialect: Any, record: Any, args: Any, options: Any) -> None:  # noqa: ARG001
+        make_private_file(path)
+
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    _turns[engine] = threading.Lock()
+    return engine
+
+
+def make_private_file(path: Path) -> None:
+    """
+    Make an empty file that only its owner may read, in a directory likewise, where there is none.
+
+    SQLite gives its write-ahead log the mode of the database file.
+
+    Raises:
+        StoreUnavailable: The directory or the file cannot be made.
+    """
+    if path.exists():
+        return
+    try:
+        for parent in reversed([p for p in path.parents if not p.exists()]):
+            parent.mkdir(mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the database file {path} cannot be made: {error.strerror or error}"
+        ) from error
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:  # noqa: ARG001
+    # The driver's own transactions are off, ``_begin_sqlite`` opens them: the driver would begin
+    # late and deferred, and a deferred writer can fail at its first write however long it waits.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    try:
+        cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
+        _enter_wal(cursor)
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA cache_size=-16000")
+        cursor.execute("PRAGMA temp_store=MEMORY")
+    finally:
+        cursor.close()
+
+
+def _enter_wal(cursor: Any) -> None:
+    """Switch a new file to the write-ahead log; SQLite does not wait for its turn at this."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except cursor.connection.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _begin_sqlite(conn: Connection) -> None:
+    conn.exec_driver_sql(conn.get_execution_options().get("alertpost_begin", "BEGIN IMMEDIATE"))

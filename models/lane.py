@@ -1,0 +1,22 @@
+"""
+The lane: every statement that moves deliveries between being accepted and being settled.
+
+    claimed = lane.claim(conn, mailbox_id=…, claimed_by=visit, limit=10, lease_seconds=20)
+    lane.settle(conn, [Outcome(…, transition=lifecycle.ACCEPT, …)])
+
+All functions take a connection in a transaction of ``database.write``; nothing here commits.
+"""
+
+from __future__ import annotations
+
+from models.lane_claim import Claimed, claim, give_back, renew
+from models.lane_park import Scope, park, pause, resume, resume_scope, unpause
+from models.lane_recent import Recent, recent_submissions
+from models.lane_settle import AttemptRecord, Outcome, settle
+from models.lane_sweep import Sweep, cancel, due, expire, recover, sweep
+
+__all__ = [
+    "AttemptRecord", "Claimed", "Outcome", "Recent", "Scope", "Sweep", "cancel", "claim", "due",
+    "expire", "give_back", "park", "pause", "recent_submissions", "recover", "renew", "resume",
+    "resume_scope", "settle", "sweep", "unpause",
+]  # fmt: skip

@@ -1,0 +1,59 @@
+"""Bringing a database's tables to what this version expects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from models.database import read, write
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK = 0x616C657274  # "alert"; any number would do, as long as all processes take the same
+
+
+def upgrade(engine: Engine) -> None:
+    """
+    Bring the tables up to date; does nothing where they are.
+
+    Several processes may call this at once: one migrates, the others wait and find it done.
+
+    Raises:
+        StoreUnavailable: The database is away or cannot be written.
+    """
+    with write(engine) as conn, _alone(conn):
+        config = _config()
+        config.attributes["connection"] = conn
+        command.upgrade(config, "head")
+
+
+def is_current(engine: Engine) -> bool:
+    """Tell whether the tables are those that this version expects."""
+    expected = set(ScriptDirectory.from_config(_config()).get_heads())
+    with read(engine) as conn:
+        return set(MigrationContext.configure(conn).get_current_heads()) == expected
+
+
+def _config() -> Config:
+    config = Config()
+    # Percent signs in a path would be taken for interpolation.
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+@contextmanager
+def _alone(conn: Connection) -> Iterator[None]:
+    """Keep other migrations out until the transaction ends; on SQLite ``write`` does that."""
+    if conn.dialect.name == "postgresql":
+        # A migration may rightly take longer than any other statement.
+        conn.execute(text("SET LOCAL statement_timeout = 0"))
+        conn.execute(text("SET LOCAL lock_timeout = '5min'"))
+        conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    yield
