@@ -27,6 +27,8 @@ _CONNECT_TIMEOUT_SECONDS = 0.4
 _FIRST_REST_SECONDS = 0.5
 _LONGEST_REST_SECONDS = 4.0
 
+_MOST_THREADS = 10_000
+
 _CHUNK = 200
 """Wake-ups in one call, so that the script never holds Redis for long."""
 
@@ -69,6 +71,8 @@ class Waker:
             socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS,
             # Once at once, for a pooled connection that a restarted server has closed.
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            # One for each thread at most; redis-py's own bound of 100 fails the 101st.
+            max_connections=_MOST_THREADS,
         )
         self._script = self._client.register_script(_WAKE)
         self._keys = keys

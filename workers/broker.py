@@ -35,6 +35,7 @@ _CONNECT_TIMEOUT_SECONDS = 2.0
 _MAINTENANCE_CHANCE = 10_000
 
 _DELAYED_FETCH_SECONDS = 15.0
+_MOST_THREADS = 10_000
 
 
 def make_broker(
@@ -58,6 +59,8 @@ def make_broker(
         socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS,
         # Once at once, for a pooled connection that a restarted server has closed.
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        # One for each thread at most; redis-py's own bound of 100 fails the 101st.
+        max_connections=_MOST_THREADS,
     )
     return WokenBroker(
         client=client,

@@ -23,6 +23,7 @@ _LONGEST_SLEEP_SECONDS = 0.2
 
 _MOST_AT_ONCE = 100
 _AWAY_SECONDS = 1.0
+_CONNECTIONS = 4
 
 _SET = """
 local time = redis.call('TIME')
@@ -56,6 +57,8 @@ class Timer:
         self._alarms = keys.alarms
         self._set = client.register_script(_SET)
         self._pop = client.register_script(_POP)
+        # Hundreds of visits may end together; each call takes a connection of its own.
+        self._turn = asyncio.Semaphore(_CONNECTIONS)
         self._earlier = asyncio.Event()
         self._away = False
 
@@ -70,7 +73,8 @@ class Timer:
             delay_ms: From now, by Redis' clock.
         """
         try:
-            await self._set(keys=[self._alarms], args=[str(mailbox_id), max(0, delay_ms)])
+            async with self._turn:
+                await self._set(keys=[self._alarms], args=[str(mailbox_id), max(0, delay_ms)])
         except RedisError as error:
             self._lost(error)
         else:
