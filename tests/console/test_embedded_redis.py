@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from console.embedded_redis import EmbeddedRedis, find_server, known_url
 from models.errors import ConfigurationError
@@ -50,7 +52,7 @@ def test_a_long_path_gets_a_port_with_a_password(tmp_path: Path) -> None:
         assert host == "127.0.0.1"
         assert r.config_get("bind") == {"bind": "127.0.0.1"}
         with (
-            redis.Redis(host=host, port=int(port)) as stranger,
+            redis.Redis(host=host, port=int(port), retry=Retry(NoBackoff(), 0)) as stranger,
             pytest.raises(redis.AuthenticationError),
         ):
             stranger.ping()
