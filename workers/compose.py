@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from models.addresses import Address, checked_name, parse_address
 from models.errors import InvalidAlert
+from models.message_ids import MAX_MESSAGE_ID, thread_root_id
 from models.severity import Severity
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ _WISHED = 78  # RFC 5322 section 2.1.1, without the line end
 _HARD = 998
 _ENCODED_LINE = 76  # RFC 2047 section 2: a line that holds an encoded word
 _WORD_OCTETS = 45  # becomes 60 of base64, 72 as an encoded word
-_MAX_MESSAGE_ID = 255  # what the delivery's column holds
 
 _MESSAGE_ID = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
 _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\- ]*")
@@ -65,29 +65,6 @@ class ComposedMail:
     def size(self) -> int:
         """Octets, for the SIZE parameter of MAIL FROM."""
         return len(self.data)
-
-
-def new_message_id(delivery_id: UUID, domain: str) -> str:
-    """
-    Return the Message-ID that a delivery keeps over all its attempts.
-
-    Args:
-        delivery_id: The delivery.
-        domain: The sender's domain in A-labels; shortened from the left where it would not fit.
-    """
-    return _bracketed(f"alert-{delivery_id.hex}", domain)
-
-
-def thread_root_id(tenant: str, alert_id: str, domain: str) -> str:
-    """
-    Return the Message-ID that all mails of one alert refer to.
-
-    Nobody ever sends that mail. Clients thread by common references, so each mail of an alert
-    joins the others without anyone looking up which was the first.
-    """
-    # Slugs hold no line feed, so two pairs cannot hash alike by where they are joined.
-    digest = hashlib.sha256(f"{tenant}\n{alert_id}".encode()).hexdigest()[:32]
-    return _bracketed(f"alert-{digest}.thread", domain)
 
 
 def compose(
@@ -121,7 +98,7 @@ def compose(
             the sender is no address.
         ValueError: ``message_id`` is none, or ``date`` is not aware.
     """
-    if not _MESSAGE_ID.fullmatch(message_id) or len(message_id) > _MAX_MESSAGE_ID:
+    if not _MESSAGE_ID.fullmatch(message_id) or len(message_id) > MAX_MESSAGE_ID:
         raise ValueError("message_id is not of the form <left@right>")
     origin = _origin(sender, sender_name)
     smtputf8 = origin.needs_smtputf8 or alert.needs_smtputf8
@@ -153,12 +130,6 @@ def compose(
     headers.append("MIME-Version: 1.0\r\n")
     head = "".join(headers).encode("utf-8" if smtputf8 else "ascii")
     return ComposedMail(data=head + _content(alert, message_id), smtputf8=smtputf8)
-
-
-def _bracketed(left: str, domain: str) -> str:
-    while len(left) + len(domain) + 3 > _MAX_MESSAGE_ID:
-        domain = domain.partition(".")[2]
-    return f"<{left}@{domain}>"
 
 
 def _origin(sender: str, sender_name: str | None) -> Address:

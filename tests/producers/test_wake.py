@@ -11,7 +11,7 @@ from dramatiq import Message
 from structlog.testing import capture_logs
 
 from models import wakeup
-from producers.wake import Waker
+from models.waker import Waker
 
 
 class Clock:

@@ -14,7 +14,7 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import AsyncIO, Middleware
 
 from models import wakeup
-from producers.wake import Waker
+from models.waker import Waker
 from workers.broker import WokenBroker, make_broker
 
 

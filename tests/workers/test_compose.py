@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from models.alert import AlertEmail
 from models.errors import InvalidAlert
-from workers.compose import ComposedMail, compose, new_message_id, thread_root_id
+from models.message_ids import new_message_id, thread_root_id
+from workers.compose import ComposedMail, compose
 
 DELIVERY = UUID("0193a8c1-7c1e-7a10-8a51-b1d7c3f0a001")
 DATE = datetime(2026, 11, 23, 9, 5, 7, tzinfo=UTC)

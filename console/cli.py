@@ -1,0 +1,81 @@
+"""The command ``alertpost``: groups of verbs, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import click
+import typer
+
+from console import output
+from console.commands import GROUPS, VERBS
+from models.errors import (
+    AlertpostError,
+    ConfigurationError,
+    Conflict,
+    CredentialRejected,
+    InvalidAlert,
+    NotFound,
+    StoreUnavailable,
+    TokenUnavailable,
+    VaultError,
+)
+
+EXIT_CODES: tuple[tuple[type[AlertpostError], int], ...] = (
+    (ConfigurationError, 2),
+    (InvalidAlert, 2),
+    (VaultError, 2),
+    (NotFound, 3),
+    (Conflict, 4),
+    (StoreUnavailable, 5),
+    (TokenUnavailable, 5),
+    (CredentialRejected, 6),
+)
+"""0 done; 1 it ran and the answer is no, or some lines were bad; 2 wrong input or set-up; 3 no
+such thing; 4 not in its present state; 5 try again later; 6 Microsoft refused; 70 our fault; 130
+interrupted."""
+
+app = typer.Typer(
+    name="alertpost",
+    help="Alert e-mail that gets through Microsoft 365, without a stored password.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
+for _name, _verb in VERBS.items():
+    app.command(_name)(_verb)
+
+
+def main() -> None:
+    """Run the command line; expected errors are one line, never a stack trace."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        output.complain("stopped")
+        code = 130
+    except KeyboardInterrupt:
+        output.complain("stopped")
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except BrokenPipeError:
+        # Whoever read us, `head` for instance, has enough.
+        sys.stderr.close()
+        code = 0
+    except AlertpostError as error:
+        output.complain(str(error))
+        code = next((number for kind, number in EXIT_CODES if isinstance(error, kind)), 1)
+    except Exception:  # noqa: BLE001 - the last line of defence
+        output.complain("this is a fault of alertpost; please report it with these lines:")
+        traceback.print_exc()
+        code = 70
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
