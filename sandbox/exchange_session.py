@@ -29,7 +29,7 @@ from sandbox.faults import (
     WrongCertificate,
 )
 from sandbox.mailboxes import Mailbox, MailboxStore, Submission
-from sandbox.outbox import read_headers
+from sandbox.outbox import author_address, read_headers
 from sandbox.replies import reply_for
 from sandbox.smtp_content import ChunkedContent, DottedContent
 from sandbox.smtp_grammar import (
@@ -692,7 +692,11 @@ class Session(Wire):
             return
         outcome = mailbox.submit(mail, answered=answered)
         if isinstance(outcome, str):
-            self._say(outcome, sender=mail.sender)
+            foreign = mail.sender != mailbox.address
+            self._say(
+                outcome,
+                sender=mail.sender if foreign else author_address(mail.headers.author),
+            )
             return
         self._out.append(b"250 2.0.0 OK " + outcome.assigned_id.encode() + self._front.hostname_tag)
 

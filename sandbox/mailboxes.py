@@ -430,9 +430,6 @@ class MailboxStore:
     def __iter__(self) -> Iterator[Mailbox]:
         return iter(list(self._mailboxes.values()))
 
-    def __len__(self) -> int:
-        return len(self._mailboxes)
-
     def organisation(self, tenant_id: str) -> Organisation:
         """Give a tenant's switches; a tenant nobody named before has everything on."""
         return self._organisations.setdefault(tenant_id, Organisation(tenant_id))

@@ -5,7 +5,7 @@ Where the sources give an enhanced code alone, the basic code here is 450 for 4.
 5.x.x. Where they give no words, the text holds no more than the code's class says.
 
 Source:
-    docs of Exchange Online and field reports; one entry for each row of the fact sheet, 3.2 to 3.4.
+    Exchange Online's documentation where it quotes a reply, else replies reported from the field.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """Go on."""
-        if not self.held:
+        if self._waiting_bytes <= _WAITING_AT_MOST and self._upgrade_wanted is None:
             self._transport.resume_reading()
 
     def abort(self) -> None:
@@ -141,8 +141,6 @@ class Wire(asyncio.BufferedProtocol):
             if reached < 0:
                 break
             position = reached
-        # What was said in clear text after STARTTLS could be anyone's, and must not be taken for
-        # the client's (RFC 3207 section 6).
         if position < end and not self._hang_up and self._upgrade_wanted is None:
             self._rest = data[position:]
 
@@ -219,6 +217,9 @@ class Wire(asyncio.BufferedProtocol):
             context: Gives the context at that moment; None breaks the handshake.
         """
         self._upgrade_wanted = context
+        # What was said in clear text after STARTTLS could be anyone's, and must not be taken for
+        # the client's (RFC 3207 section 6).
+        self._reader = _deaf
         self._rest = b""
         self._waiting.clear()
         self._waiting_bytes = 0
@@ -248,6 +249,7 @@ class Wire(asyncio.BufferedProtocol):
             return
         self._transport = transport
         self._upgrade_wanted = None
+        self._reader = self._read_line
         self.secured(success=True)
         self._feed_waiting()
         self.flush()
