@@ -1,0 +1,368 @@
+"""Sender accounts: adding, listing, removing, and which of a tenant's takes the unnamed alerts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict, Unpack
+from uuid import UUID
+
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from models import directory_rules as rules
+from models.clock import utc_now
+from models.errors import Conflict, NotFound
+from models.grants import GRANT, withdraw
+from models.ids import uuid7
+from models.lifecycle import CANCEL, State
+from models.lookups import MAILBOX, REMOVED, TENANT, live_mailbox, mailbox_id, tenant_id
+from models.moves import DELIVERY, in_state, move
+
+_REMOVED_MEANING = "This mailbox was removed. Its deliveries are kept as the record."
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxEntry:
+    """
+    A mailbox as lists show it.
+
+    Attributes:
+        standing: ``ready``, ``not connected``, ``parked`` or ``paused``, the worst that is true.
+        waiting: Deliveries that are queued or being sent.
+        dead: Dead letters that wait for a person.
+    """
+
+    id: UUID
+    tenant_id: UUID
+    tenant_slug: str
+    address: str
+    display_name: str | None
+    auth_user: str | None
+    is_default: bool
+    standing: str
+    connected_at: datetime | None
+    parked_at: datetime | None
+    park_reason: str | None
+    park_scope: str | None
+    park_meaning: str | None
+    park_next_step: str | None
+    park_answer: str | None
+    probe_at: datetime | None
+    paused_until: datetime | None
+    pause_reason: str | None
+    grant_kind: str | None
+    account: str | None
+    granted_at: datetime | None
+    refreshed_at: datetime | None
+    waiting: int
+    dead: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """
+    What a removal did.
+
+    Attributes:
+        cancelled: Queued deliveries that will not be sent.
+        kept: Deliveries that stay as the record, those cancelled included.
+        grants: Consents that were deleted.
+        deleted: Whether the row itself is gone; False where deliveries still refer to it.
+    """
+
+    cancelled: int
+    kept: int
+    grants: int
+    deleted: bool
+
+
+class MailboxChanges(TypedDict, total=False):
+    """What may be changed of a mailbox; None clears a value."""
+
+    display_name: str | None
+    auth_user: str | None
+
+
+def add_mailbox(
+    conn: Connection,
+    *,
+    tenant_slug: str,
+    address: str,
+    display_name: str | None = None,
+    auth_user: str | None = None,
+) -> MailboxEntry:
+    """
+    Add a mailbox; the first of a tenant takes the alerts that name none.
+
+    A removed mailbox comes back with its record, not connected, also for another tenant.
+
+    Raises:
+        ConfigurationError: The address or a name is malformed, or the account is a personal one.
+        NotFound: There is no such tenant.
+        Conflict: The mailbox exists already.
+    """
+    address = rules.mailbox_address(address)
+    tenant = tenant_id(conn, tenant_slug)
+    # The tenant's row is held, so that of two first mailboxes at once one becomes the default.
+    conn.execute(select(TENANT.c.id).where(TENANT.c.id == tenant).with_for_update())
+    values: dict[str, Any] = {
+        "tenant_id": tenant,
+        "display_name": rules.display_name(display_name) if display_name else None,
+        "auth_user": rules.auth_user(auth_user) if auth_user else None,
+        "is_default": _default_of(conn, tenant) is None,
+    }
+    there = conn.execute(
+        select(MAILBOX.c.id, MAILBOX.c.park_reason, TENANT.c.slug)
+        .join_from(MAILBOX, TENANT, MAILBOX.c.tenant_id == TENANT.c.id)
+        .where(MAILBOX.c.address == address)
+    ).one_or_none()
+    if there is not None and there.park_reason != REMOVED:
+        raise Conflict(
+            f"mailbox {address!r} exists already, at tenant {there.slug!r}; 'alertpost mailboxes "
+            f"edit {address}' changes it, 'alertpost mailboxes remove {address}' frees it"
+        )
+    if there is not None:
+        conn.execute(update(MAILBOX).where(MAILBOX.c.id == there.id).values(**values, **_UNPARKED))
+        return mailbox(conn, address)
+    try:
+        conn.execute(insert(MAILBOX).values(id=uuid7(), address=address, **values))
+    except IntegrityError as error:
+        raise Conflict(f"mailbox {address!r} was added by somebody else just now") from error
+    return mailbox(conn, address)
+
+
+def edit_mailbox(conn: Connection, address: str, **changes: Unpack[MailboxChanges]) -> MailboxEntry:
+    """
+    Change the names of a mailbox.
+
+    Raises:
+        ConfigurationError: A new value is malformed.
+        NotFound: There is no such mailbox.
+    """
+    entry = mailbox(conn, address)
+    values: dict[str, Any] = {}
+    if "display_name" in changes:
+        name = changes["display_name"]
+        values["display_name"] = rules.display_name(name) if name else None
+    if "auth_user" in changes:
+        user = changes["auth_user"]
+        values["auth_user"] = rules.auth_user(user) if user else None
+    if values:
+        conn.execute(update(MAILBOX).where(MAILBOX.c.id == entry.id).values(**values))
+    return mailbox(conn, address)
+
+
+def set_default(conn: Connection, address: str) -> MailboxEntry:
+    """
+    Let this mailbox take its tenant's alerts that name none.
+
+    Raises:
+        NotFound: There is no such mailbox.
+    """
+    entry = mailbox(conn, address)
+    conn.execute(
+        update(MAILBOX)
+        .where(MAILBOX.c.tenant_id == entry.tenant_id)
+        .values(is_default=MAILBOX.c.id == entry.id)
+    )
+    return mailbox(conn, address)
+
+
+def mailbox(conn: Connection, address: str) -> MailboxEntry:
+    """
+    Return one mailbox.
+
+    Raises:
+        NotFound: There is none with this address, or it was removed.
+    """
+    key = mailbox_id(conn, address)
+    row = conn.execute(_listing().where(MAILBOX.c.id == key)).one_or_none()
+    if row is None:
+        raise NotFound(f"mailbox {address!r} was removed; 'alertpost mailboxes add' brings it back")
+    return _entry(row)
+
+
+def list_mailboxes(conn: Connection, *, tenant_slug: str | None = None) -> list[MailboxEntry]:
+    """
+    Return mailboxes by tenant and address; removed ones are left out.
+
+    Raises:
+        NotFound: There is no such tenant.
+    """
+    statement = _listing().order_by(TENANT.c.slug, MAILBOX.c.address)
+    if tenant_slug is not None:
+        statement = statement.where(MAILBOX.c.tenant_id == tenant_id(conn, tenant_slug))
+    return [_entry(row) for row in conn.execute(statement)]
+
+
+def remove_mailbox(conn: Connection, address: str, *, force: bool = False) -> Removal:
+    """
+    Remove a mailbox with its grant; its deliveries are the record and stay.
+
+    Args:
+        conn: An open transaction.
+        address: Its address.
+        force: Cancel what still waits. Without it a mailbox with waiting work is refused.
+
+    Raises:
+        NotFound: There is no such mailbox.
+        Conflict: Work waits and force was not given, or a mail is being sent at this moment.
+    """
+    entry = mailbox(conn, address)
+    if entry.waiting and not force:
+        raise Conflict(
+            f"{entry.waiting} deliveries still wait in {address!r}; --force cancels them"
+        )
+    removal = retire(conn, [entry.id])
+    heir = conn.scalar(
+        select(MAILBOX.c.id)
+        .where(MAILBOX.c.tenant_id == entry.tenant_id, live_mailbox())
+        .order_by(MAILBOX.c.id)
+        .limit(1)
+    )
+    if entry.is_default and heir is not None:
+        conn.execute(update(MAILBOX).where(MAILBOX.c.id == heir).values(is_default=True))
+    return removal
+
+
+def retire(conn: Connection, mailbox_ids: list[UUID]) -> Removal:
+    """
+    Take mailboxes out of service: cancel, withdraw grants, delete rows without deliveries.
+
+    Raises:
+        Conflict: A worker holds one of their deliveries; nothing was changed, once the caller's
+            transaction is rolled back.
+    """
+    # First the mailboxes, so that nothing is claimed from them any more; then what is left.
+    conn.execute(
+        update(MAILBOX)
+        .where(MAILBOX.c.id.in_(mailbox_ids))
+        .values(
+            is_default=False,
+            parked_at=utc_now(),
+            park_reason=REMOVED,
+            park_scope="mailbox",
+            park_meaning=_REMOVED_MEANING,
+            park_next_step="To send from it again, add and connect it.",
+            park_answer=None,
+            park_count=0,
+            probe_at=None,
+            paused_until=None,
+            pause_reason=None,
+            pause_count=0,
+        )
+    )
+    cancelled = conn.execute(
+        move(CANCEL)
+        .where(DELIVERY.c.mailbox_id.in_(mailbox_ids))
+        .values(settled_at=utc_now(), reason="mailbox-removed")
+    ).rowcount
+    in_hand = conn.scalar(
+        select(func.count())
+        .select_from(DELIVERY)
+        .where(DELIVERY.c.mailbox_id.in_(mailbox_ids), in_state(State.SENDING))
+    )
+    if in_hand:
+        raise Conflict(
+            f"{in_hand} deliveries are in a worker's hands at this moment; try again in a minute"
+        )
+    used = conn.execute(
+        select(DELIVERY.c.mailbox_id, func.count().label("deliveries"))
+        .where(DELIVERY.c.mailbox_id.in_(mailbox_ids))
+        .group_by(DELIVERY.c.mailbox_id)
+    ).all()
+    grants = withdraw(conn, mailbox_ids)
+    unused = set(mailbox_ids) - {row.mailbox_id for row in used}
+    conn.execute(delete(MAILBOX).where(MAILBOX.c.id.in_(unused)))
+    return Removal(
+        cancelled=cancelled,
+        kept=sum(row.deliveries for row in used),
+        grants=grants,
+        deleted=not used,
+    )
+
+
+_UNPARKED: dict[str, Any] = {
+    "connected_at": None,
+    "parked_at": None,
+    "park_reason": None,
+    "park_scope": None,
+    "park_meaning": None,
+    "park_next_step": None,
+    "park_answer": None,
+    "park_count": 0,
+    "probe_at": None,
+}
+
+
+def _default_of(conn: Connection, tenant: UUID) -> UUID | None:
+    key: UUID | None = conn.scalar(
+        select(MAILBOX.c.id).where(
+            MAILBOX.c.tenant_id == tenant, MAILBOX.c.is_default, live_mailbox()
+        )
+    )
+    return key
+
+
+def _listing() -> Any:
+    waiting = _counted(State.QUEUED, State.SENDING)
+    dead = _counted(State.DEAD)
+    return (
+        select(
+            MAILBOX.c.id,
+            MAILBOX.c.tenant_id,
+            TENANT.c.slug.label("tenant_slug"),
+            MAILBOX.c.address,
+            MAILBOX.c.display_name,
+            MAILBOX.c.auth_user,
+            MAILBOX.c.is_default,
+            MAILBOX.c.connected_at,
+            MAILBOX.c.parked_at,
+            MAILBOX.c.park_reason,
+            MAILBOX.c.park_scope,
+            MAILBOX.c.park_meaning,
+            MAILBOX.c.park_next_step,
+            MAILBOX.c.park_answer,
+            MAILBOX.c.probe_at,
+            MAILBOX.c.paused_until,
+            MAILBOX.c.pause_reason,
+            MAILBOX.c.created_at,
+            and_(MAILBOX.c.paused_until.is_not(None), MAILBOX.c.paused_until > utc_now()).label(
+                "paused"
+            ),
+            GRANT.c.kind.label("grant_kind"),
+            GRANT.c.account,
+            GRANT.c.granted_at,
+            GRANT.c.refreshed_at,
+            func.coalesce(waiting.c.deliveries, 0).label("waiting"),
+            func.coalesce(dead.c.deliveries, 0).label("dead"),
+        )
+        .join_from(MAILBOX, TENANT, MAILBOX.c.tenant_id == TENANT.c.id)
+        .outerjoin(GRANT, GRANT.c.mailbox_id == MAILBOX.c.id)
+        .outerjoin(waiting, waiting.c.mailbox_id == MAILBOX.c.id)
+        .outerjoin(dead, dead.c.mailbox_id == MAILBOX.c.id)
+        .where(live_mailbox())
+    )
+
+
+def _counted(*states: State) -> Any:
+    return (
+        select(DELIVERY.c.mailbox_id, func.count().label("deliveries"))
+        .where(in_state(*states))
+        .group_by(DELIVERY.c.mailbox_id)
+        .subquery()
+    )
+
+
+def _entry(row: Any) -> MailboxEntry:
+    fields = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name begins so
+    paused = fields.pop("paused")
+    if row.connected_at is None:
+        standing = "not connected"
+    elif row.parked_at is not None:
+        standing = "parked"
+    else:
+        standing = "paused" if paused else "ready"
+    return MailboxEntry(standing=standing, **fields)
