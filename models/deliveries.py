@@ -1,0 +1,229 @@
+"""Deliveries as people look them up: lists, one with its attempts, by id or its beginning."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from models.errors import Conflict, NotFound
+from models.lifecycle import State
+from models.lookups import MAILBOX, TENANT, mailbox_id, tenant_id
+from models.moves import DELIVERY, in_state
+from models.severity import Severity
+from models.tables import METADATA
+
+ATTEMPT = METADATA.tables["attempt"]
+
+SHORTEST_PREFIX = 8
+_HEX_DIGITS = 32
+_HEX = re.compile(r"[0-9a-f]+")
+_SHOWN_CANDIDATES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Which deliveries to list; None means any."""
+
+    state: State | None = None
+    tenant: str | None = None
+    mailbox: str | None = None
+    severity: Severity | None = None
+    since: datetime | None = None
+    alert_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRow:
+    """A delivery as lists show it; its content stays sealed."""
+
+    id: UUID
+    tenant: str
+    mailbox: str
+    state: State
+    severity: Severity
+    subject: str
+    alert_id: str | None
+    recipients: tuple[str, ...]
+    refused: dict[str, str]
+    message_id: str
+    enqueued_at: datetime
+    due_at: datetime
+    expires_at: datetime | None
+    settled_at: datetime | None
+    attempts: int
+    claimed_by: str | None
+    uncertain: bool
+    reason: str | None
+    reply_code: int | None
+    enhanced_code: str | None
+    reply_text: str | None
+    replayed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One try of a delivery."""
+
+    id: UUID
+    number: int
+    counted: bool
+    stage: str
+    rule: str
+    outcome: str
+    reply_code: int | None
+    enhanced_code: str | None
+    reply_text: str | None
+    smtp_host: str
+    worker: str
+    started_at: datetime
+    finished_at: datetime
+    took_permit: bool
+    recipients: int
+    uncertain: bool
+    refused: dict[str, str] | None
+
+    @property
+    def duration_ms(self) -> int:
+        """How long the try took."""
+        return round((self.finished_at - self.started_at).total_seconds() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A delivery with all of its tries, first one first."""
+
+    delivery: DeliveryRow
+    attempts: tuple[AttemptRow, ...]
+
+
+def list_deliveries(
+    conn: Connection, wanted: DeliveryFilter | None = None, *, limit: int = 100
+) -> list[DeliveryRow]:
+    """
+    Return the latest deliveries first.
+
+    Raises:
+        NotFound: The filter names a tenant or mailbox that does not exist.
+    """
+    # Keys sort by the time they were made, so the primary key serves as the index by time.
+    statement = _listing().order_by(DELIVERY.c.id.desc()).limit(limit)
+    for condition in _conditions(conn, wanted or DeliveryFilter()):
+        statement = statement.where(condition)
+    return [_delivery(row) for row in conn.execute(statement)]
+
+
+def find(conn: Connection, id_or_prefix: str) -> UUID:
+    """
+    Return the key of the one delivery whose id is, or begins with, this text.
+
+    Args:
+        conn: An open transaction.
+        id_or_prefix: At least 8 hexadecimal digits; hyphens and case do not matter.
+
+    Raises:
+        NotFound: The text is no beginning of an id, or no delivery has it.
+        Conflict: Several deliveries begin so.
+    """
+    digits = id_or_prefix.strip().lower().replace("-", "")
+    if not _HEX.fullmatch(digits) or not SHORTEST_PREFIX <= len(digits) <= _HEX_DIGITS:
+        raise NotFound(
+            f"{id_or_prefix!r} is no delivery id: give all of it, or its first "
+            f"{SHORTEST_PREFIX} or more hexadecimal digits"
+        )
+    # A range instead of LIKE: it uses the primary key, whatever the database makes of a UUID.
+    lowest = UUID(digits.ljust(_HEX_DIGITS, "0"))
+    highest = UUID(digits.ljust(_HEX_DIGITS, "f"))
+    found: list[UUID] = list(
+        conn.scalars(
+            select(DELIVERY.c.id)
+            .where(DELIVERY.c.id.between(lowest, highest))
+            .order_by(DELIVERY.c.id)
+            .limit(_SHOWN_CANDIDATES + 1)
+        )
+    )
+    if not found:
+        raise NotFound(f"there is no delivery {id_or_prefix!r}")
+    if len(found) > 1:
+        shown = ", ".join(str(key) for key in found[:_SHOWN_CANDIDATES])
+        more = " and more" if len(found) > _SHOWN_CANDIDATES else ""
+        raise Conflict(f"several deliveries begin with {id_or_prefix!r}: {shown}{more}")
+    return found[0]
+
+
+def show(conn: Connection, id_or_prefix: str | UUID) -> Shown:
+    """
+    Return a delivery with its tries.
+
+    Raises:
+        NotFound, Conflict: As ``find``.
+    """
+    key = find(conn, str(id_or_prefix))
+    delivery = _delivery(conn.execute(_listing().where(DELIVERY.c.id == key)).one())
+    tries = conn.execute(
+        select(*(ATTEMPT.c[name] for name in AttemptRow.__dataclass_fields__))
+        .where(ATTEMPT.c.delivery_id == key)
+        .order_by(ATTEMPT.c.number, ATTEMPT.c.started_at, ATTEMPT.c.id)
+    )
+    return Shown(delivery, tuple(AttemptRow(**row._mapping) for row in tries))  # noqa: SLF001
+
+
+def _listing() -> Any:
+    return (
+        select(
+            DELIVERY.c.id,
+            TENANT.c.slug.label("tenant"),
+            MAILBOX.c.address.label("mailbox"),
+            DELIVERY.c.state,
+            DELIVERY.c.severity,
+            DELIVERY.c.subject,
+            DELIVERY.c.alert_id,
+            DELIVERY.c.recipients,
+            DELIVERY.c.refused,
+            DELIVERY.c.message_id,
+            DELIVERY.c.enqueued_at,
+            DELIVERY.c.due_at,
+            DELIVERY.c.expires_at,
+            DELIVERY.c.settled_at,
+            DELIVERY.c.attempts,
+            DELIVERY.c.claimed_by,
+            DELIVERY.c.uncertain,
+            DELIVERY.c.reason,
+            DELIVERY.c.reply_code,
+            DELIVERY.c.enhanced_code,
+            DELIVERY.c.reply_text,
+            DELIVERY.c.replayed,
+        )
+        .join_from(DELIVERY, TENANT, DELIVERY.c.tenant_id == TENANT.c.id)
+        .join(MAILBOX, DELIVERY.c.mailbox_id == MAILBOX.c.id)
+    )
+
+
+def _conditions(conn: Connection, wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.state is not None:
+        conditions.append(in_state(wanted.state))
+    if wanted.tenant is not None:
+        conditions.append(DELIVERY.c.tenant_id == tenant_id(conn, wanted.tenant))
+    if wanted.mailbox is not None:
+        conditions.append(DELIVERY.c.mailbox_id == mailbox_id(conn, wanted.mailbox))
+    if wanted.severity is not None:
+        conditions.append(DELIVERY.c.severity == int(wanted.severity))
+    if wanted.since is not None:
+        conditions.append(DELIVERY.c.enqueued_at >= wanted.since)
+    if wanted.alert_id is not None:
+        conditions.append(DELIVERY.c.alert_id == wanted.alert_id)
+    return conditions
+
+
+def _delivery(row: Any) -> DeliveryRow:
+    fields = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name begins so
+    fields["state"] = State(row.state)
+    fields["severity"] = Severity(row.severity)
+    fields["recipients"] = tuple(row.recipients)
+    fields["refused"] = row.refused or {}
+    return DeliveryRow(**fields)

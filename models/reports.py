@@ -1,0 +1,231 @@
+"""What became of everything, in total and per tenant, by the same keys."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    distinct,
+    exists,
+    func,
+    literal_column,
+    select,
+)
+
+from models.deliveries import ATTEMPT
+from models.lifecycle import State
+from models.lookups import TENANT, tenant_id
+from models.moves import DELIVERY, in_state
+from models.percentiles import milliseconds_between, percentiles
+
+SHARES = (0.5, 0.95, 0.99, 1.0)
+TOP_REASONS = 10
+_ACCEPTED_RULE = "accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """
+    The figures of one tenant or of all.
+
+    Attributes:
+        enqueued: All deliveries; the seven that follow add up to it.
+        waiting: Queued or being sent.
+        retried: Deliveries that took more than one try.
+        uncertain: Deliveries of which some try's fate is unknown.
+        tries: All attempts.
+        p50_ms: From enqueued to accepted, of the accepted; None where there are none.
+        reasons: Why attempts did not end in a 250, and why deliveries died without one; the most
+            frequent first.
+    """
+
+    enqueued: int = 0
+    accepted: int = 0
+    waiting: int = 0
+    dead: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    folded: int = 0
+    retried: int = 0
+    uncertain: int = 0
+    tries: int = 0
+    p50_ms: int | None = None
+    p95_ms: int | None = None
+    p99_ms: int | None = None
+    max_ms: int | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Figures since a moment (None: since ever), in total and by tenant slug."""
+
+    since: datetime | None
+    total: Figures
+    tenants: dict[str, Figures]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return ``{"since": …, "total": {…}, "tenants": {slug: {…}}}``."""
+        return {
+            "since": self.since.isoformat() if self.since else None,
+            "total": asdict(self.total),
+            "tenants": {slug: asdict(figures) for slug, figures in self.tenants.items()},
+        }
+
+    def csv_rows(self) -> Iterator[list[str]]:
+        """Return a heading and one row per tenant; the total, without a slug, comes last."""
+        names = [entry.name for entry in fields(Figures)]
+        yield ["tenant", *names]
+        for slug, figures in (*self.tenants.items(), ("", self.total)):
+            cells = asdict(figures)
+            cells["reasons"] = "; ".join(f"{rule}={n}" for rule, n in figures.reasons.items())
+            yield [slug, *("" if cells[name] is None else str(cells[name]) for name in names)]
+
+
+def report(conn: Connection, *, since: datetime | None = None, tenant: str | None = None) -> Report:
+    """
+    Report on the deliveries that were enqueued since a moment.
+
+    Args:
+        conn: An open transaction.
+        since: None: all of them.
+        tenant: Only this tenant's; the total is then the tenant's too.
+
+    Raises:
+        NotFound: There is no such tenant.
+    """
+    chosen = None if tenant is None else tenant_id(conn, tenant)
+    scope = _scope(since, chosen)
+    tenants: dict[UUID, dict[str, Any]] = defaultdict(dict)
+    if chosen is not None:
+        tenants[chosen] = {}
+    for row in conn.execute(_counts(scope)):
+        tenants[row.tenant_id] |= _fields(row)
+    for row in conn.execute(_tries(scope)):
+        tenants[row.tenant_id] |= _fields(row)
+    reasons: dict[UUID, Counter[str]] = defaultdict(Counter)
+    for statement in (_refusals(scope), _silent_deaths(scope)):
+        for row in conn.execute(statement):
+            reasons[row.tenant_id][row.reason] += row.size
+    total = _summed(tenants.values())
+    total["reasons"] = _top(sum(reasons.values(), Counter()))
+    total |= _latencies(conn, scope, grouped=literal_column("0")).get(0, {})
+    for key, latencies in _latencies(conn, scope, grouped=DELIVERY.c.tenant_id).items():
+        tenants[key] |= latencies
+    for key, counter in reasons.items():
+        tenants[key]["reasons"] = _top(counter)
+    slugs = conn.execute(select(TENANT.c.slug, TENANT.c.id).order_by(TENANT.c.slug))
+    return Report(
+        since=since,
+        total=Figures(**total),
+        tenants={row.slug: Figures(**tenants[row.id]) for row in slugs if row.id in tenants},
+    )
+
+
+def _scope(since: datetime | None, tenant: UUID | None) -> ColumnElement[bool] | None:
+    conditions = []
+    if since is not None:
+        conditions.append(DELIVERY.c.enqueued_at >= since)
+    if tenant is not None:
+        conditions.append(DELIVERY.c.tenant_id == tenant)
+    return and_(*conditions) if conditions else None
+
+
+def _within(statement: Select[Any], scope: ColumnElement[bool] | None) -> Select[Any]:
+    return statement if scope is None else statement.where(scope)
+
+
+def _counts(scope: ColumnElement[bool] | None) -> Select[Any]:
+    def number(*states: State) -> ColumnElement[int]:
+        return func.count().filter(in_state(*states))
+
+    statement = select(
+        DELIVERY.c.tenant_id,
+        func.count().label("enqueued"),
+        number(State.ACCEPTED).label("accepted"),
+        number(State.QUEUED, State.SENDING).label("waiting"),
+        number(State.DEAD).label("dead"),
+        number(State.EXPIRED).label("expired"),
+        number(State.CANCELLED).label("cancelled"),
+        number(State.FOLDED).label("folded"),
+        func.count().filter(DELIVERY.c.uncertain).label("uncertain"),
+    ).group_by(DELIVERY.c.tenant_id)
+    return _within(statement, scope)
+
+
+def _tries(scope: ColumnElement[bool] | None) -> Select[Any]:
+    statement = (
+        select(
+            DELIVERY.c.tenant_id,
+            func.count().label("tries"),
+            func.count(distinct(ATTEMPT.c.delivery_id))
+            .filter(ATTEMPT.c.number > 1)
+            .label("retried"),
+        )
+        .join_from(ATTEMPT, DELIVERY, ATTEMPT.c.delivery_id == DELIVERY.c.id)
+        .group_by(DELIVERY.c.tenant_id)
+    )
+    return _within(statement, scope)
+
+
+def _refusals(scope: ColumnElement[bool] | None) -> Select[Any]:
+    statement = (
+        select(DELIVERY.c.tenant_id, ATTEMPT.c.rule.label("reason"), func.count().label("size"))
+        .join_from(ATTEMPT, DELIVERY, ATTEMPT.c.delivery_id == DELIVERY.c.id)
+        .where(ATTEMPT.c.rule != _ACCEPTED_RULE)
+        .group_by(DELIVERY.c.tenant_id, ATTEMPT.c.rule)
+    )
+    return _within(statement, scope)
+
+
+def _silent_deaths(scope: ColumnElement[bool] | None) -> Select[Any]:
+    """Count what died of something that no attempt says, such as stopping its worker."""
+    told = exists().where(
+        ATTEMPT.c.delivery_id == DELIVERY.c.id, ATTEMPT.c.rule == DELIVERY.c.reason
+    )
+    statement = (
+        select(DELIVERY.c.tenant_id, DELIVERY.c.reason, func.count().label("size"))
+        .where(in_state(State.DEAD), DELIVERY.c.reason.is_not(None), ~told)
+        .group_by(DELIVERY.c.tenant_id, DELIVERY.c.reason)
+    )
+    return _within(statement, scope)
+
+
+def _latencies(
+    conn: Connection, scope: ColumnElement[bool] | None, *, grouped: ColumnElement[Any]
+) -> dict[Any, dict[str, int]]:
+    values = select(
+        grouped.label("grouped"),
+        milliseconds_between(DELIVERY.c.enqueued_at, DELIVERY.c.settled_at).label("value"),
+    ).where(in_state(State.ACCEPTED), DELIVERY.c.settled_at.is_not(None))
+    names = ("p50_ms", "p95_ms", "p99_ms", "max_ms")
+    return {
+        group: dict(zip(names, map(round, found), strict=True))
+        for group, found in percentiles(conn, _within(values, scope), shares=SHARES).items()
+    }
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    return {name: value for name, value in row._mapping.items() if name != "tenant_id"}  # noqa: SLF001
+
+
+def _summed(tenants: Any) -> dict[str, Any]:
+    total: Counter[str] = Counter()
+    for figures in tenants:
+        total.update(figures)
+    return dict(total)
+
+
+def _top(counter: Counter[str]) -> dict[str, int]:
+    # By name where the numbers are equal, so that two reports of the same rows are the same.
+    ranked = sorted(counter.items(), key=lambda item: (-item[1], item[0]))
+    return dict(ranked[:TOP_REASONS])
