@@ -117,10 +117,11 @@ class Guard:
         """Start the guard again if somebody ended it."""
         if self._process.poll() is None:
             return
-        log.warning("guard_ended", exit=_exit(self._process.returncode))
+        code = self._process.returncode
         self._process = _start_guard()
         for group, seconds in self._watched.items():
             self._tell(f"+ {group} {seconds}\n")
+        log.warning("guard_ended", exit=_exit(code))
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -331,6 +332,8 @@ class Supervisor:
         before = {
             number: signal.signal(number, self._on_signal)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+            # Started under nohup we are to outlive the terminal.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         fd_before = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
         try:
