@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from uuid import UUID
 
 from rich.console import Console
@@ -26,7 +27,7 @@ from models.intake import NewDelivery
 from models.lane import AttemptRecord, Outcome
 from models.lifecycle import ACCEPT
 from models.schema import upgrade
-from models.tables import METADATA, _now
+from models.tables import METADATA
 
 TRY = AttemptRecord(
     stage="body",
@@ -54,7 +55,7 @@ class Figure:
 
 def _mailbox(engine: Engine) -> tuple[UUID, UUID]:
     app, tenant, mailbox = uuid7(), uuid7(), uuid7()
-    tables, now = METADATA.tables, _now()
+    tables, now = METADATA.tables, datetime.now(UTC)
     with write(engine) as conn:
         conn.execute(
             insert(tables["app_registration"]).values(

@@ -32,11 +32,11 @@ POOL_SIZE = 10
 """Connections kept per process; as many again may be opened for a burst."""
 
 _READ = {"alertpost_begin": "BEGIN"}
-_turns: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[Engine, tuple[threading.Lock, float]] = WeakKeyDictionary()
 _NOW = select(utc_now())
 
 
-def create_engine_from(url: str) -> Engine:
+def create_engine_from(url: str, *, busy_seconds: float = BUSY_SECONDS) -> Engine:
     """
     Make an engine; nothing is connected yet.
 
@@ -45,6 +45,7 @@ def create_engine_from(url: str) -> Engine:
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://…``.
+        busy_seconds: How long a transaction waits for its turn or for a free connection.
 
     Raises:
         ConfigurationError: The URL cannot be read or names another database.
@@ -58,9 +59,9 @@ def create_engine_from(url: str) -> Engine:
         ) from error
     name = parsed.drivername.partition("+")[0]
     if name == "sqlite":
-        return _sqlite_engine(parsed)
+        return _sqlite_engine(parsed, busy_seconds)
     if name in {"postgresql", "postgres"}:
-        return _postgresql_engine(parsed.set(drivername="postgresql+psycopg"))
+        return _postgresql_engine(parsed.set(drivername="postgresql+psycopg"), busy_seconds)
     raise ConfigurationError(
         f"ALERTPOST_DATABASE_URL begins with {parsed.drivername!r}; alertpost knows sqlite and "
         "postgresql"
@@ -71,6 +72,8 @@ def create_engine_from(url: str) -> Engine:
 def write(engine: Engine) -> Iterator[Connection]:
     """
     Open a transaction that may write; it commits at the end and rolls back on an error.
+
+    Not one inside another: on SQLite the inner one would wait for the outer one.
 
     Raises:
         StoreUnavailable: The database is away, locked, read-only or full; nothing was committed.
@@ -107,13 +110,14 @@ def _turn(engine: Engine) -> Iterator[None]:
     SQLite itself polls for the one write lock with growing sleeps, and luck decides who is next;
     between the threads of a process a lock hands over at once.
     """
-    lock = _turns.get(engine)
-    if lock is None:
+    turn = _turns.get(engine)
+    if turn is None:
         yield
         return
-    if not lock.acquire(timeout=BUSY_SECONDS):
+    lock, busy_seconds = turn
+    if not lock.acquire(timeout=busy_seconds):
         raise StoreUnavailable(
-            f"the SQLite database was busy for {BUSY_SECONDS:.0f} s; another writer holds it"
+            f"the SQLite database was busy for {busy_seconds:.0f} s; another writer holds it"
         )
     try:
         yield
@@ -121,17 +125,17 @@ def _turn(engine: Engine) -> Iterator[None]:
         lock.release()
 
 
-def _postgresql_engine(url: URL) -> Engine:
+def _postgresql_engine(url: URL, busy_seconds: float) -> Engine:
     try:
         engine = create_engine(
             url,
             pool_size=POOL_SIZE,
             max_overflow=POOL_SIZE,
-            pool_timeout=BUSY_SECONDS,
+            pool_timeout=busy_seconds,
             pool_pre_ping=True,
             pool_recycle=1800,
             connect_args={
-                "connect_timeout": int(BUSY_SECONDS),
+                "connect_timeout": max(2, int(busy_seconds)),
                 "application_name": "alertpost",
             }
             | dict(url.query),
@@ -154,7 +158,7 @@ def _prepare_postgresql(connection: Any, record: Any) -> None:  # noqa: ARG001
     connection.autocommit = False
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
     if not url.database or url.database == ":memory:":
         raise ConfigurationError(
             "ALERTPOST_DATABASE_URL names no file; an SQLite database in memory would lose what "
@@ -166,8 +170,8 @@ def _sqlite_engine(url: URL) -> Engine:
         url.set(drivername="sqlite", database=str(path)),
         pool_size=POOL_SIZE,
         max_overflow=POOL_SIZE * 2,
-        pool_timeout=BUSY_SECONDS,
-        connect_args={"timeout": BUSY_SECONDS},
+        pool_timeout=busy_seconds,
+        connect_args={"timeout": busy_seconds},
     )
 
     @event.listens_for(engine, "do_connect")
@@ -176,7 +180,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
-    _turns[engine] = threading.Lock()
+    _turns[engine] = (threading.Lock(), busy_seconds)
     return engine
 
 
@@ -207,7 +211,6 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:  # noqa: ARG001
     connection.isolation_level = None
     cursor = connection.cursor()
     try:
-        cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
         _enter_wal(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")

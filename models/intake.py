@@ -203,6 +203,7 @@ _COLUMNS: dict[str, Any] = {
 } | {
     "state": literal_column(f"'{State.QUEUED.value}'"),
     "refused": literal_column("'{}'"),
+    "taken": literal_column("'{}'"),
     "attempts": literal_column("0"),
     "claims": literal_column("0"),
     "replayed": literal_column("0"),

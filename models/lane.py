@@ -10,10 +10,13 @@ All functions take a connection in a transaction of ``database.write``; nothing 
 from __future__ import annotations
 
 from models.lane_claim import Claimed, claim, give_back, renew
+from models.lane_due import due
+from models.lane_outcome import AttemptRecord, Outcome
 from models.lane_park import Scope, park, pause, resume, resume_scope, unpause
 from models.lane_recent import Recent, recent_submissions
-from models.lane_settle import AttemptRecord, Outcome, settle
-from models.lane_sweep import Sweep, cancel, due, expire, recover, sweep
+from models.lane_recover import recover
+from models.lane_settle import settle
+from models.lane_sweep import Sweep, cancel, expire, sweep
 
 __all__ = [
     "AttemptRecord", "Claimed", "Outcome", "Recent", "Scope", "Sweep", "cancel", "claim", "due",

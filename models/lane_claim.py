@@ -53,6 +53,7 @@ class Claimed:
     message_id: str
     payload_encrypted: bytes
     refused: dict[str, str]
+    taken: dict[str, str]
 
 
 _RETURNED = [_D[name] for name in Claimed.__dataclass_fields__]

@@ -159,6 +159,11 @@ def unpause(conn: Connection, *, mailbox_ids: Sequence[UUID]) -> list[UUID]:
     return list(rows.scalars())
 
 
+def concerned(conn: Connection, mailbox_id: UUID, scope: Scope) -> list[UUID]:
+    """Name the mailboxes that a cause of this scope concerns, this one included."""
+    return _ids(conn, _concerned(conn, mailbox_id, scope))
+
+
 def _resume(conn: Connection, which: ColumnElement[bool]) -> list[UUID]:
     rows = conn.execute(
         update(_MAILBOX)

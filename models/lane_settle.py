@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -12,13 +11,9 @@ from sqlalchemy import (
     JSON,
     ColumnElement,
     Connection,
-    Float,
     FromClause,
     Insert,
-    Integer,
-    Text,
     Update,
-    Uuid,
     case,
     func,
     insert,
@@ -30,80 +25,17 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.types import TypeEngine
 
-from models.batches import as_parameter, plain, table_of_rows
+from models.batches import as_parameter, table_of_rows
 from models.clock import utc_after, utc_now
 from models.errors import LifecycleError
-from models.ids import uuid7
+from models.lane_outcome import OUTCOME_COLUMNS, Outcome, as_row
 from models.lifecycle import ACCEPT, ACCEPT_LATE, State, Transition
 from models.moves import DELIVERY, in_state, move
 from models.tables import METADATA
 
 _ATTEMPT = METADATA.tables["attempt"]
 _D = DELIVERY.c
-_REPLY_LIMIT = 4000
-"""Characters kept of a reply; real ones have a few hundred."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptRecord:
-    """One try, as its row will say."""
-
-    stage: str
-    rule: str
-    reply_code: int | None = None
-    enhanced_code: str | None = None
-    reply_text: str | None = None
-    smtp_host: str = ""
-    worker: str = ""
-    duration_ms: float = 0.0
-    took_permit: bool = False
-    """Whether it reached the server's rate limit."""
-    recipients: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one claimed delivery."""
-
-    delivery_id: UUID
-    mailbox_id: UUID
-    claimed_by: str
-    transition: Transition
-    delay_seconds: float | None = None
-    """Due again after so long; None leaves the due time as it was."""
-    counted: bool = False
-    """Whether this try counts towards the most attempts allowed."""
-    reason: str | None = None
-    uncertain: bool = False
-    """The mail may have been sent all the same."""
-    refused: dict[str, str] | None = None
-    """Recipients refused for good in this try, each with the reply; added to earlier ones."""
-    attempt: AttemptRecord | None = None
-
-
-_COLUMNS: dict[str, TypeEngine[Any]] = {
-    "id": Uuid(),
-    "visit": Text(),
-    "delay": Float(),
-    "counted": Integer(),
-    "reason": Text(),
-    "uncertain": Integer(),
-    "refused": JSON(),
-    "tried": Integer(),
-    "attempt": Uuid(),
-    "stage": Text(),
-    "rule": Text(),
-    "code": Integer(),
-    "enhanced": Text(),
-    "text": Text(),
-    "host": Text(),
-    "worker": Text(),
-    "seconds": Float(),
-    "permit": Integer(),
-    "recipients": Integer(),
-}
 
 
 def settle(conn: Connection, outcomes: Sequence[Outcome]) -> list[bool]:
@@ -164,7 +96,7 @@ def _settle_group(
     if State.SENDING not in transition.origins:
         raise LifecycleError(f"a visit cannot {transition.name}: that does not begin at sending")
     dialect = conn.dialect.name
-    given = as_parameter([_row(outcome) for outcome in outcomes])
+    given = as_parameter([as_row(outcome) for outcome in outcomes])
     landed = set(conn.execute(_settled(dialect, transition), given).scalars())
     if transition is ACCEPT and len(landed) < len(outcomes):
         landed |= _accept_late(conn, [o for o in outcomes if o.delivery_id not in landed])
@@ -175,47 +107,16 @@ def _settle_group(
 
 def _accept_late(conn: Connection, outcomes: Sequence[Outcome]) -> set[UUID]:
     dialect = conn.dialect.name
-    given = as_parameter([_row(outcome) for outcome in outcomes])
+    given = as_parameter([as_row(outcome) for outcome in outcomes])
     landed = set(conn.execute(_settled(dialect, ACCEPT_LATE), given).scalars())
     if len(landed) < len(outcomes):
         conn.execute(_sent_twice(dialect), given)
     return landed
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": outcome.delivery_id.hex,
-        "visit": outcome.claimed_by,
-        "delay": outcome.delay_seconds,
-        "counted": int(outcome.counted),
-        "reason": plain(outcome.reason, 100),
-        "uncertain": int(outcome.uncertain),
-        "tried": 0,
-    }
-    if outcome.refused:
-        row["refused"] = {plain(k): plain(v, _REPLY_LIMIT) for k, v in outcome.refused.items()}
-    record = outcome.attempt
-    if record is not None:
-        row |= {
-            "tried": 1,
-            "attempt": uuid7().hex,
-            "stage": record.stage,
-            "rule": plain(record.rule, 100),
-            "code": record.reply_code,
-            "enhanced": plain(record.enhanced_code, 12),
-            "text": plain(record.reply_text, _REPLY_LIMIT),
-            "host": plain(record.smtp_host, 255),
-            "worker": plain(record.worker or outcome.claimed_by, 80),
-            "seconds": record.duration_ms / 1000,
-            "permit": int(record.took_permit),
-            "recipients": record.recipients,
-        }
-    return row
-
-
 @cache
 def _given(dialect: str) -> FromClause:
-    return table_of_rows(dialect, _COLUMNS)
+    return table_of_rows(dialect, OUTCOME_COLUMNS)
 
 
 @cache
@@ -237,7 +138,8 @@ def _settled(dialect: str, transition: Transition) -> Update:
                 else_=_D.first_attempt_at,
             ),
             uncertain=case((given.uncertain == literal_column("1"), true()), else_=_D.uncertain),
-            refused=_merged(dialect, given.refused),
+            refused=_merged(dialect, _D.refused, given.refused),
+            taken=_merged(dialect, _D.taken, given.taken),
             reason=given.reason,
             reply_code=case((tried, given.code), else_=_D.reply_code),
             enhanced_code=case((tried, given.enhanced), else_=_D.enhanced_code),
@@ -253,15 +155,15 @@ def _settled(dialect: str, transition: Transition) -> Update:
     return statement.values(settled_at=utc_now())
 
 
-def _merged(dialect: str, refused: Any) -> Any:
-    """Add what this try refused to what earlier ones did."""
+def _merged(dialect: str, before: Any, added: Any) -> Any:
+    """Add the recipients of this try to those of earlier ones."""
     merged: Any
     if dialect == "postgresql":
-        merged = (_D.refused.cast(JSONB()).op("||")(refused.cast(JSONB()))).cast(JSON())
+        merged = (before.cast(JSONB()).op("||")(added.cast(JSONB()))).cast(JSON())
     else:
-        merged = func.json_patch(_D.refused, refused)
+        merged = func.json_patch(before, added)
     return case(
-        (refused.is_not(None), type_coerce(merged, JSON())), else_=type_coerce(_D.refused, JSON())
+        (added.is_not(None), type_coerce(merged, JSON())), else_=type_coerce(before, JSON())
     )
 
 

@@ -106,7 +106,7 @@ def row_of(engine: Engine, delivery_id: UUID) -> Any:
 
 def states(conn: Connection) -> dict[UUID, str]:
     """Read the state of every delivery."""
-    return dict(conn.execute(select(DELIVERY.c.id, DELIVERY.c.state)).tuples().all())
+    return {row.id: row.state for row in conn.execute(select(DELIVERY.c.id, DELIVERY.c.state))}
 
 
 def set_delivery(engine: Engine, delivery_id: UUID, **values: Any) -> None:

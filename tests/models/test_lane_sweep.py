@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Engine
 
-from models import lane, lane_sweep
+from models import lane, lane_recover, lane_sweep
 from models.database import write
 from models.lane import Sweep
 from tests.models.factories import (
@@ -24,9 +24,9 @@ from tests.models.factories import (
 )
 
 
-def sweep(engine: Engine) -> Sweep:
+def sweep(engine: Engine, **options: int) -> Sweep:
     with write(engine) as conn:
-        return lane.sweep(conn)
+        return lane.sweep(conn, **options)
 
 
 def abandon(engine: Engine, mailbox_id: UUID, visit: str = "gone", limit: int = 10) -> list[UUID]:
@@ -91,7 +91,7 @@ def test_third_death_buries(engine: Engine) -> None:
 
     row = row_of(engine, key)
     assert [(result.recovered, result.buried) for result in results] == [(1, 0), (1, 0), (0, 1)]
-    assert (row.state, row.reason, row.claims) == ("dead", lane_sweep.STOPS_ITS_WORKER, 3)
+    assert (row.state, row.reason, row.claims) == ("dead", lane_recover.STOPS_ITS_WORKER, 3)
     assert row.settled_at is not None
 
 
@@ -106,7 +106,7 @@ def test_hold_policy(engine: Engine) -> None:
     rows = [row_of(engine, key) for key in ids]
     assert (result.recovered, result.buried) == (1, 1)
     assert [(row.state, row.reason, row.uncertain) for row in rows] == [
-        ("dead", lane_sweep.UNCERTAIN_HELD, True), ("queued", None, False),
+        ("dead", lane_recover.UNCERTAIN_HELD, True), ("queued", None, False),
     ]  # fmt: skip
 
 
@@ -126,13 +126,12 @@ def test_expires(engine: Engine) -> None:
     assert (row_of(engine, late).reason, result.more) == (lane_sweep.EXPIRED, False)
 
 
-def test_limited_work(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limited_work(engine: Engine) -> None:
     """A sweep ends after so much work and says that more is left."""
-    monkeypatch.setattr(lane_sweep, "_MOST_AT_ONCE", 3)
     world = world_rows(engine)
     delivery_rows(engine, world, 5, expires_at=LONG_AGO)
 
-    results = [sweep(engine) for _ in range(2)]
+    results = [sweep(engine, most=3) for _ in range(2)]
 
     assert [(result.expired, result.more) for result in results] == [(3, True), (2, False)]
 

@@ -106,6 +106,7 @@ def upgrade() -> None:
         sa.Column("subject", sa.String(length=255), nullable=False),
         sa.Column("recipients", sa.JSON(), nullable=False),
         sa.Column("refused", sa.JSON(), nullable=False),
+        sa.Column("taken", sa.JSON(), nullable=False),
         sa.Column("payload_encrypted", sa.LargeBinary(), nullable=False),
         sa.Column("message_id", sa.String(length=255), nullable=False),
         sa.Column("enqueued_at", sa.DateTime(timezone=True), nullable=False),

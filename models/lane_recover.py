@@ -1,0 +1,163 @@
+"""Taking back what visits held that died."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Text,
+    Update,
+    Uuid,
+    bindparam,
+    literal_column,
+    null,
+    or_,
+    select,
+)
+from sqlalchemy.types import TypeEngine
+
+from models.batches import as_parameter, table_of_rows
+from models.clock import utc_now
+from models.lane_claim import in_lane_order
+from models.lifecycle import GIVE_UP, RECOVER, State, Transition
+from models.moves import DELIVERY, in_state, move
+from models.tables import METADATA
+
+STOPS_ITS_WORKER = "stops-its-worker"
+"""Reason of a delivery that was in hand each time a worker died."""
+
+UNCERTAIN_HELD = "uncertain-held"
+"""Reason of a delivery whose fate is unknown and whose tenant does not want it sent again."""
+
+_TENANT = METADATA.tables["tenant"]
+_D = DELIVERY.c
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """A claim whose visit stopped renewing it."""
+
+    id: UUID
+    claimed_by: str
+    claims: int
+    hold: bool
+    """The tenant does not want a mail sent again whose fate is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What becomes of an abandoned claim."""
+
+    abandoned: Abandoned
+    in_hand: bool
+    """It may have been sent just when the visit died."""
+    reason: str | None
+    """Why it is dead; None: it is queued again."""
+
+
+def recover(conn: Connection, *, claim_limit: int = 3, most: int = 5000) -> tuple[int, int, bool]:
+    """
+    Take back claims that were not renewed in time.
+
+    A visit works strictly in the order of the lane, so of all that it held only the first can
+    have been on its way: that one is ``uncertain`` and counts a claim. The others are untouched.
+
+    Returns:
+        How many are queued again, how many are dead, and whether there are more.
+    """
+    rows = conn.execute(_ABANDONED, {"most": most}).all()
+    if not rows:
+        return 0, 0, False
+    findings = judge((Abandoned(*row) for row in rows), claim_limit=claim_limit)
+    back = [finding for finding in findings if finding.reason is None]
+    dead = [finding for finding in findings if finding.reason is not None]
+    return (
+        _take_back(conn, RECOVER, back),
+        _take_back(conn, GIVE_UP, dead),
+        len(rows) >= most,
+    )
+
+
+def judge(claims: Iterable[Abandoned], *, claim_limit: int) -> list[Finding]:
+    """
+    Decide what becomes of abandoned claims.
+
+    Args:
+        claims: Those of one visit together, in the order of its lane.
+        claim_limit: See ``sweep``.
+    """
+    findings = []
+    for _, held in groupby(claims, key=lambda claim: claim.claimed_by):
+        for position, claim in enumerate(held):
+            in_hand = position == 0
+            reason = None
+            if in_hand and claim.claims + 1 >= claim_limit:
+                reason = STOPS_ITS_WORKER
+            elif in_hand and claim.hold:
+                reason = UNCERTAIN_HELD
+            findings.append(Finding(claim, in_hand, reason))
+    return findings
+
+
+def _take_back(conn: Connection, transition: Transition, findings: Sequence[Finding]) -> int:
+    if not findings:
+        return 0
+    given = as_parameter(
+        [
+            {
+                "id": finding.abandoned.id.hex,
+                "visit": finding.abandoned.claimed_by,
+                "in_hand": int(finding.in_hand),
+                "reason": finding.reason,
+            }
+            for finding in findings
+        ]
+    )
+    return conn.execute(_taken_back(conn.dialect.name, transition), given).rowcount
+
+
+@cache
+def _taken_back(dialect: str, transition: Transition) -> Update:
+    kinds: dict[str, TypeEngine[Any]] = {
+        "id": Uuid(),
+        "visit": Text(),
+        "in_hand": Integer(),
+        "reason": Text(),
+    }
+    given = table_of_rows(dialect, kinds).c
+    statement = (
+        move(transition)
+        .where(_D.id == given.id, _D.claimed_by == given.visit)
+        .values(
+            claimed_by=null(),
+            claimed_until=null(),
+            claims=_D.claims + given.in_hand,
+            uncertain=or_(_D.uncertain, given.in_hand == literal_column("1")),
+        )
+    )
+    if transition.target is State.DEAD:
+        return statement.values(settled_at=utc_now(), reason=given.reason)
+    return statement
+
+
+_ABANDONED = (
+    select(_D.id, _D.claimed_by, _D.claims, _TENANT.c.uncertain_policy == "hold")
+    .join(_TENANT, _TENANT.c.id == _D.tenant_id)
+    .where(
+        in_state(State.SENDING),
+        # Always true of a claim; it lets the index be read from its beginning.
+        _D.claimed_by >= "",
+        _D.claimed_until < utc_now(),
+    )
+    .order_by(_D.claimed_by, *in_lane_order())
+    .limit(bindparam("most", type_=Integer(), literal_execute=True))
+    # What a visit settles at this very moment is not abandoned after all.
+    .with_for_update(of=DELIVERY, skip_locked=True)
+)
