@@ -196,6 +196,8 @@ class Delivery(SQLModel, table=True):
     """Envelope recipients."""
     refused: dict[str, str] = Field(default_factory=dict, sa_type=JSON)
     """Recipients the server refused for good, each with its reply; the others got their mail."""
+    taken: dict[str, str] = Field(default_factory=dict, sa_type=JSON)
+    """Recipients that got the mail while others were put off, each with the reply."""
     payload_encrypted: bytes = Field(sa_type=LargeBinary)
     message_id: str = Field(max_length=255)
     enqueued_at: datetime = _time()

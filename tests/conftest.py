@@ -1,3 +1,7 @@
 """Fixtures by concern; see the modules named here."""
 
-pytest_plugins = ["tests.fixtures.databases", "tests.fixtures.redis_server"]
+pytest_plugins = [
+    "tests.fixtures.databases",
+    "tests.fixtures.redis_server",
+    "tests.fixtures.whole",
+]

@@ -74,7 +74,9 @@ def judge(failed: SubmissionFailed, *, fresh_token: bool) -> Verdict:
         return classify(stage, failed.reply_code, failed.reply_text, fresh_token=fresh_token)
     if stage is Stage.COMPOSE:
         return classify(stage, 550, failed.reply_text, fresh_token=fresh_token)
-    return classify_failure(stage, Failure(failed.failure), failed.reply_text)
+    return classify_failure(
+        stage, Failure(failed.failure or Failure.DISCONNECTED), failed.reply_text
+    )
 
 
 def token_unavailable(reason: str, retry_after_seconds: float) -> Verdict:
@@ -243,7 +245,9 @@ def accepted(
         counted=True,
         reason=DEFERRED_RULE if again else None,
         refused=refused or None,
-        taken=list(taken) if again else None,
+        taken=dict.fromkeys(taken, f"{submitted.reply.code} {submitted.reply.text}")
+        if again
+        else None,
         attempt=AttemptRecord(
             stage=Stage.BODY,
             rule=DEFERRED_RULE if again else ACCEPTED_RULE,

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
-from redis.exceptions import RedisError
 
 from models.settings import VisitSettings
-from workers.pacing import Pacer
+from workers.pacing import Pacer, PacingUnavailable
 from workers.smtp_session import SmtpSession
 
 log = structlog.get_logger()
@@ -96,10 +95,10 @@ class Connections:
         idle = time.monotonic() - kept.since
         try:
             renewal = await self._pacer.renew(kept.mailbox_id, kept.visit_id)
-        except RedisError:
+        except PacingUnavailable:
             return
         go = (
-            renewal.lost
+            not renewal.kept
             or renewal.wanted
             or idle > self._settings.connection_idle_seconds
             or not self.worth_keeping(kept.session)
@@ -113,7 +112,7 @@ class Connections:
         try:
             if await self._pacer.leave(kept.mailbox_id, kept.visit_id, stamp=False):
                 await self._wake(kept.mailbox_id)
-        except RedisError:
+        except PacingUnavailable:
             log.debug("slot_left_to_expire", mailbox_id=str(kept.mailbox_id))
 
     async def close(self) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,16 +142,20 @@ class Entra:
         """
         http = self._http.recording()
         application = self._application(sender, credential, msal.SerializableTokenCache(), http)
-        flow: dict[str, Any] = _call(
-            http,
-            lambda: application.initiate_auth_code_flow(
-                list(sender.scopes),
-                redirect_uri=redirect_uri,
-                login_hint=sender.auth_user or sender.address,
-                prompt="select_account",
-                response_mode="form_post" if redirect_uri.startswith("https:") else "query",
-            ),
-        )
+        with warnings.catch_warnings():
+            # MSAL prefers form_post. On loopback the answer stays in the address line instead,
+            # from where it can be pasted; PKCE makes the code worthless to whoever reads it.
+            warnings.simplefilter("ignore", UserWarning)
+            flow: dict[str, Any] = _call(
+                http,
+                lambda: application.initiate_auth_code_flow(
+                    list(sender.scopes),
+                    redirect_uri=redirect_uri,
+                    login_hint=sender.auth_user or sender.address,
+                    prompt="select_account",
+                    response_mode="form_post" if redirect_uri.startswith("https:") else "query",
+                ),
+            )
         return flow
 
     def complete(

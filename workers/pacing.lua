@@ -185,7 +185,7 @@ function operations.renew(visit)
     if not mailbox.known or not slot then return {0, 0, 0, 0, 0, 0} end
     slot.ends = now + SLOT
     write(visit, slot)
-    return {1, 0, 0, 0, 0, 0}
+    return {1, flag(mailbox.fields['w:0'] or mailbox.fields['w:1']), 0, 0, 0, 0}
 end
 
 function operations.leave(visit, _, stamps)

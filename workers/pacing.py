@@ -128,6 +128,16 @@ class Waiting(NamedTuple):
         return self.normal or self.critical
 
 
+class Renewal(NamedTuple):
+    """Whether the slot is still ours, true if so, and whether somebody waits for one."""
+
+    kept: bool
+    wanted: bool
+
+    def __bool__(self) -> bool:
+        return self.kept
+
+
 class _Request(NamedTuple):
     mailbox_id: UUID
     operation: str
@@ -206,9 +216,10 @@ class Pacer:
         """Count the mail in hand as of now; also where this returns False: the slot is lost."""
         return bool((await self._ask(mailbox_id, "stamp", visit_id))[0])
 
-    async def renew(self, mailbox_id: UUID, visit_id: str) -> bool:
-        """Keep the slot for another ``slot_ms``. False where it is lost."""
-        return bool((await self._ask(mailbox_id, "renew", visit_id))[0])
+    async def renew(self, mailbox_id: UUID, visit_id: str) -> Renewal:
+        """Keep the slot for another ``slot_ms``; tells whether somebody waits for one."""
+        kept, wanted, *_ = await self._ask(mailbox_id, "renew", visit_id)
+        return Renewal(bool(kept), bool(wanted))
 
     async def leave(self, mailbox_id: UUID, visit_id: str, *, stamp: bool) -> Waiting:
         """

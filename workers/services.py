@@ -102,6 +102,7 @@ class Services:
             asyncio.create_task(self.timer.run(self._stop, wake=self._wake_lanes), name="timer"),
             asyncio.create_task(self._sweeper.run(self._stop), name="sweep"),
             asyncio.create_task(self.connections.tend(), name="connections"),
+            asyncio.create_task(self.visits.keep_alive(), name="keep-alive"),
         ]
         for task in self._tasks:
             task.add_done_callback(_report)

@@ -13,6 +13,7 @@ whose fate is in doubt; the sweep relies on that.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from models.severity import Severity
 from models.stages import Stage
 from models.vault import delivery_context
 from workers import conclusion
-from workers.compose import ComposedMail, compose
+from workers.compose import compose
 from workers.lease import Lease
 from workers.oauth_errors import classify_oauth
 from workers.pacing import PacingUnavailable
@@ -49,8 +50,6 @@ from workers.smtp_session import Envelope, SmtpSession, Submitted, open_session
 from workers.verdict import Action, Verdict
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from models.senders import Sender
     from workers.pacing import Entry
     from workers.services import Services
@@ -86,8 +85,8 @@ class Visits:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._open: set[_Visit] = set()
         self.stopping = False
-        self.open = 0
 
     async def run(self, mailbox_id: UUID, *, critical: bool) -> VisitEnd:
         """
@@ -102,11 +101,22 @@ class Visits:
             return VisitEnd.STOPPING
         if not self._services.recorder.available:
             return VisitEnd.AWAY
-        self.open += 1
+        visit = _Visit(self._services, self, mailbox_id, critical=critical)
+        self._open.add(visit)
         try:
-            return await _Visit(self._services, self, mailbox_id, critical=critical).run()
+            return await visit.run()
         finally:
-            self.open -= 1
+            self._open.discard(visit)
+
+    async def keep_alive(self) -> None:
+        """Renew claims and slots of visits that take long; runs for ever."""
+        settings = self._services.settings
+        pause = min(settings.visit.claim_seconds, settings.pacing.slot_seconds) / 4
+        while True:
+            await asyncio.sleep(pause)
+            slow = [visit for visit in self._open if visit.age_seconds >= pause]
+            if slow:
+                await asyncio.gather(*(visit.renew() for visit in slow))
 
 
 class _Visit:
@@ -137,6 +147,24 @@ class _Visit:
         self._probing = False
         self._alarm_ms: float | None = None
 
+    @property
+    def age_seconds(self) -> float:
+        """Since its beginning."""
+        return time.monotonic() - self._started
+
+    async def renew(self) -> None:
+        """Keep claims and slot while a slow server is waited for."""
+        lease_seconds = self._services.settings.visit.claim_seconds
+        try:
+            if self._claims:
+                await self._services.recorder.run(
+                    partial(lane.renew, claimed_by=self._visit_id, lease_seconds=lease_seconds)
+                )
+            if self._has_slot:
+                await self._services.pacer.renew(self._mailbox_id, self._visit_id)
+        except (PacingUnavailable, StoreUnavailable) as away:
+            log.warning("renewal_missed", mailbox_id=str(self._mailbox_id), reason=str(away)[:200])
+
     async def run(self) -> VisitEnd:
         end = VisitEnd.AWAY
         try:
@@ -158,22 +186,12 @@ class _Visit:
             return VisitEnd.NO_SLOT
         self._has_slot = True
         while True:
-            if self._visits.stopping:
-                return VisitEnd.STOPPING
-            only_critical = entry.permits == 0
-            permits = entry.critical_permits if only_critical else entry.permits
-            if permits == 0:
-                self._alarm_ms = entry.wait_ms
-                return VisitEnd.NO_PERMIT
-            if not await self._claim(permits, only_critical=only_critical):
-                if only_critical:
-                    self._alarm_ms = entry.wait_ms
-                    return VisitEnd.NO_PERMIT
-                return VisitEnd.LANE_EMPTY if self._ready() else VisitEnd.NOT_READY
+            if not await self._claim(entry):
+                return self._nothing_claimed(entry)
             while self._claims:
-                await self._next_mail()
                 if self._visits.stopping:
                     return VisitEnd.STOPPING
+                await self._next_mail()
             if time.monotonic() - self._started > self._services.settings.visit.max_seconds:
                 return VisitEnd.OUT_OF_TIME
             await self._settled()
@@ -202,9 +220,13 @@ class _Visit:
             )
         return entry
 
-    async def _claim(self, permits: int, *, only_critical: bool) -> bool:
+    async def _claim(self, entry: Entry) -> bool:
+        """Claim no more than there are permits for; with the normal ones used up, criticals."""
         settings = self._services.settings.visit
-        limit = min(permits, settings.claim_batch)
+        only_critical = entry.permits == 0
+        limit = min(max(entry.permits, entry.critical_permits), settings.claim_batch)
+        if not limit:
+            return False
 
         def look(connection: Connection) -> tuple[Sender | None, bool, list[lane.Claimed]]:
             sender = senders.sender(connection, self._mailbox_id)
@@ -230,25 +252,24 @@ class _Visit:
         self._claims.extend(claims)
         return bool(claims)
 
-    def _ready(self) -> bool:
+    def _nothing_claimed(self, entry: Entry) -> VisitEnd:
+        if not entry.permits:
+            self._alarm_in(entry.wait_ms)
+            return VisitEnd.NO_PERMIT
         sender = self._sender
-        return (
-            sender is not None
-            and sender.connected
-            and sender.parked_at is None
-            and sender.paused_until is None
-        )
+        if sender is None or not sender.connected or sender.parked_at or sender.paused_until:
+            return VisitEnd.NOT_READY
+        return VisitEnd.LANE_EMPTY
 
     async def _next_mail(self) -> None:
         """Send the first claim, or end the visit."""
         delivery = self._claims[0]
-        now = self._services.now()
-        if delivery.expires_at is not None and delivery.expires_at <= now:
+        if delivery.expires_at is not None and delivery.expires_at <= self._services.now():
             await self._settle(delivery, conclusion.expired(delivery, self._visit_id))
             return
         session = await self._connected(delivery)
         try:
-            mail, envelope = self._compose(delivery, session, now)
+            envelope = self._compose(delivery, session)
         except SubmissionFailed as failed:
             await self._fail(delivery, failed, seconds=0.0)
             return
@@ -263,7 +284,6 @@ class _Visit:
             await self._accepted(
                 delivery, submitted, envelope, seconds=time.perf_counter() - started
             )
-        del mail
 
     # -- token and connection ----------------------------------------------------------------
 
@@ -304,7 +324,7 @@ class _Visit:
                 refused.codes,
                 refused.suberror,
                 refused.description,
-                refused.http_status,
+                http_status=refused.http_status,
             )
             failed = SubmissionFailed(stage=Stage.TOKEN, reply_text=str(refused))
         except TokenUnavailable as away:
@@ -336,9 +356,7 @@ class _Visit:
 
     # -- one mail ----------------------------------------------------------------------------
 
-    def _compose(
-        self, delivery: lane.Claimed, session: SmtpSession, now: datetime
-    ) -> tuple[ComposedMail, Envelope]:
+    def _compose(self, delivery: lane.Claimed, session: SmtpSession) -> Envelope:
         """
         Build the mail for the recipients that are still to be served.
 
@@ -357,7 +375,7 @@ class _Visit:
                 sender=self._sender.address,
                 sender_name=self._sender.display_name,
                 delivery_id=delivery.id,
-                date=now,
+                date=delivery.enqueued_at,
                 server_has_smtputf8=session.features.smtputf8,
                 server_has_8bitmime=session.features.eight_bit,
             )
@@ -377,7 +395,7 @@ class _Visit:
             )
         served = {*delivery.refused, *delivery.taken}
         recipients = [address for address in alert.envelope_recipients if address not in served]
-        return mail, Envelope(
+        return Envelope(
             sender=self._sender.address,
             recipients=recipients,
             data=mail.data,
@@ -562,7 +580,7 @@ class _Visit:
         )
         for mailbox_id in mailboxes:
             await services.pacer.pause(mailbox_id, seconds)
-            await services.timer.set(mailbox_id, seconds * 1000)
+            await services.timer.set(mailbox_id, math.ceil(seconds * 1000))
 
     async def _park(self, park: conclusion.Park, failed: SubmissionFailed) -> None:
         verdict = park.verdict
@@ -643,11 +661,11 @@ class _Visit:
         if not self._has_slot:
             return False
         stamp, self._permit_held = self._permit_held, False
-        return await self._services.pacer.leave(self._mailbox_id, self._visit_id, stamp=stamp)
+        return bool(await self._services.pacer.leave(self._mailbox_id, self._visit_id, stamp=stamp))
 
     async def _follow_up(self, end: VisitEnd, *, waiting: bool) -> None:
         services = self._services
         if self._alarm_ms is not None:
-            await services.timer.set(self._mailbox_id, self._alarm_ms)
+            await services.timer.set(self._mailbox_id, math.ceil(self._alarm_ms))
         if end in {VisitEnd.OUT_OF_TIME, VisitEnd.STOPPING} or waiting:
             await services.wake(self._mailbox_id, critical=self._critical)
