@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from sandbox.world import World
 
 DEFAULT_TENANTS = ("contoso", "fabrikam", "northwind")
-_GRACE_SECONDS = 1
+_GRACE_SECONDS = 1.0
+_TICK_SECONDS = 1.0
 _BACKLOG = 2048
 
 
@@ -185,7 +186,6 @@ class SandboxServer:
             proxy_headers=False,
             server_header=False,
             backlog=_BACKLOG,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
             ssl_context_factory=lambda _config, _default: context,
         )
         self._web = _Web(config)
@@ -199,7 +199,7 @@ class SandboxServer:
         self._web = self._serving = None
         if web is None or serving is None:
             return
-        web.should_exit = True
+        web.end()
         await serving
 
     def _listen(self) -> socket.socket:
@@ -281,16 +281,37 @@ class _Web(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._ended = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         self.ready.set()
 
+    async def main_loop(self) -> None:
+        # The tick refreshes the Date header; uvicorn's own loop polls for the end all the time.
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), timeout=_TICK_SECONDS)
+
+    def end(self) -> None:
+        """Stop at once."""
+        self.should_exit = True
+        self._ended.set()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for each in sockets or []:
+            each.close()
         # Clients keep connections open for their next refresh; TLS would wait for their goodbye.
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        await super().shutdown(sockets=sockets)
+        while connections := list(self.server_state.connections):
+            for connection in connections:
+                connection.transport.abort()
+            await asyncio.sleep(0)
+        if tasks := list(self.server_state.tasks):
+            await asyncio.wait(tasks, timeout=_GRACE_SECONDS)
+        for server in self.servers:
+            await server.wait_closed()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
