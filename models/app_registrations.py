@@ -194,8 +194,8 @@ def remove_app(conn: Connection, name: str) -> None:
     """
     entry = app(conn, name)
     in_use = Conflict(
-        f"app registration {name!r} still serves {entry.tenants} tenant(s); give them another "
-        "with 'alertpost tenants edit SLUG --app NAME' or remove them first"
+        f"app registration {name!r} still serves {entry.tenants or 'some'} tenant(s); give them "
+        "another with 'alertpost tenants edit SLUG --app NAME' or remove them first"
     )
     if entry.tenants:
         raise in_use

@@ -141,14 +141,11 @@ def ca_file(value: str) -> str:
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=content)
-        certificates = context.cert_store_stats()["x509"]
     except (ssl.SSLError, ValueError) as error:
         raise ConfigurationError(
             f"CA file {path} holds no readable certificate in PEM form "
             "(-----BEGIN CERTIFICATE-----)"
         ) from error
-    if not certificates:
-        raise ConfigurationError(f"CA file {path} holds no certificate")
     return str(path)
 
 

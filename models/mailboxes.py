@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models import directory_rules as rules
 from models.clock import utc_now
+from models.deliveries import counted
 from models.errors import Conflict, NotFound
 from models.grants import GRANT, withdraw
 from models.ids import uuid7
@@ -307,8 +308,8 @@ def _default_of(conn: Connection, tenant: UUID) -> UUID | None:
 
 
 def _listing() -> Any:
-    waiting = _counted(State.QUEUED, State.SENDING)
-    dead = _counted(State.DEAD)
+    waiting = counted(DELIVERY.c.mailbox_id, State.QUEUED, State.SENDING)
+    dead = counted(DELIVERY.c.mailbox_id, State.DEAD)
     return (
         select(
             MAILBOX.c.id,
@@ -341,18 +342,9 @@ def _listing() -> Any:
         )
         .join_from(MAILBOX, TENANT, MAILBOX.c.tenant_id == TENANT.c.id)
         .outerjoin(GRANT, GRANT.c.mailbox_id == MAILBOX.c.id)
-        .outerjoin(waiting, waiting.c.mailbox_id == MAILBOX.c.id)
-        .outerjoin(dead, dead.c.mailbox_id == MAILBOX.c.id)
+        .outerjoin(waiting, waiting.c.key == MAILBOX.c.id)
+        .outerjoin(dead, dead.c.key == MAILBOX.c.id)
         .where(live_mailbox())
-    )
-
-
-def _counted(*states: State) -> Any:
-    return (
-        select(DELIVERY.c.mailbox_id, func.count().label("deliveries"))
-        .where(in_state(*states))
-        .group_by(DELIVERY.c.mailbox_id)
-        .subquery()
     )
 
 

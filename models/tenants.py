@@ -13,13 +13,14 @@ from sqlalchemy.exc import IntegrityError
 
 from models import directory_rules as rules
 from models.clouds import DEFAULT_CLOUD, resolve
+from models.deliveries import counted
 from models.errors import ConfigurationError, Conflict
 from models.grants import withdraw
 from models.ids import uuid7
 from models.lifecycle import State
 from models.lookups import APP, MAILBOX, TENANT, app_id, live_mailbox, tenant_id
 from models.mailboxes import Removal, retire
-from models.moves import DELIVERY, in_state
+from models.moves import DELIVERY
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,12 +280,7 @@ def _listing() -> Any:
         .group_by(MAILBOX.c.tenant_id)
         .subquery()
     )
-    waiting = (
-        select(DELIVERY.c.tenant_id, func.count().label("deliveries"))
-        .where(in_state(State.QUEUED, State.SENDING))
-        .group_by(DELIVERY.c.tenant_id)
-        .subquery()
-    )
+    waiting = counted(DELIVERY.c.tenant_id, State.QUEUED, State.SENDING)
     return (
         select(
             *(
@@ -304,7 +300,7 @@ def _listing() -> Any:
         )
         .join_from(TENANT, APP, TENANT.c.app_registration_id == APP.c.id)
         .outerjoin(boxes, boxes.c.tenant_id == TENANT.c.id)
-        .outerjoin(waiting, waiting.c.tenant_id == TENANT.c.id)
+        .outerjoin(waiting, waiting.c.key == TENANT.c.id)
     )  # fmt: skip
 
 

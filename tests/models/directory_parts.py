@@ -49,6 +49,20 @@ def make_certificate(*, days: int = 30) -> Certificate:
     )
 
 
+def make_revocation_list() -> str:
+    """Make a list of revoked certificates: readable PEM, but nothing to trust."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "alertpost test")])
+    now = datetime.now(UTC)
+    revoked = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(name)
+        .last_update(now)
+        .next_update(now + timedelta(days=1))
+        .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    )
+    return revoked.public_bytes(serialization.Encoding.PEM).decode()
+
+
 VAULT = Vault([Vault.new_key()])
 CERTIFICATE = make_certificate()
 DIRECTORY_ID = "8f2e1d3c-0000-4000-8000-00000000abcd"

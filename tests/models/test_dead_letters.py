@@ -143,6 +143,7 @@ def test_force_and_filter_go_together(engine):
         )
 
     assert (result.replayed, result.forced) == (3, 1)
+    assert str(result) == "3 deliveries wait in their lanes again, 1 of them by force"
 
 
 @pytest.mark.parametrize(

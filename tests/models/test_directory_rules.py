@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from models import directory_rules as rules
 from models.errors import ConfigurationError
-from tests.models.directory_parts import CERTIFICATE
+from tests.models.directory_parts import CERTIFICATE, make_revocation_list
 
 GOOD = [
     (rules.slug, "a", "a"),
@@ -114,7 +114,11 @@ def test_an_authority_with_credentials_is_not_repeated():
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n", make_revocation_list()],
+    ids=["empty", "text", "cut", "revocation list"],
+)
 def test_a_ca_file_without_certificates_is_refused(tmp_path, content):
     """A file that would trust nobody is noticed when it is given, not at the first mail."""
     path = tmp_path / "ca.pem"

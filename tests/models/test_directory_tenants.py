@@ -127,6 +127,8 @@ def test_another_app_with_the_same_client_id_keeps_the_consents(engine):
         )
         tenant = directory.edit_tenant(conn, "contoso", app="again", name="New name")
 
+        assert directory.edit_tenant(conn, "contoso") == tenant
+
     assert (tenant.app, tenant.name, tenant.connected) == ("again", "New name", 1)
 
 
