@@ -38,7 +38,8 @@ KEY_BYTES = 32
 PREFIX_BYTES = 5
 _VERSION = b"\x01"
 _CHANCE_END = PREFIX_BYTES + 16
-_NONCE_END = _CHANCE_END + 12
+HEAD_BYTES = _CHANCE_END + 12
+"""So much of a sealed value tells it from every other one: no two share their chance."""
 _TAG_BYTES = 16
 
 
@@ -83,7 +84,7 @@ class Vault:
             context: Where the value belongs, from one of the functions below. It is authenticated
                 but not stored: a value copied to another row does not open there.
         """
-        head = self.prefix + os.urandom(_NONCE_END - PREFIX_BYTES)
+        head = self.prefix + os.urandom(HEAD_BYTES - PREFIX_BYTES)
         return head + _cipher(self._current, head).encrypt(
             head[_CHANCE_END:], plaintext, _associated(head, context)
         )
@@ -99,7 +100,7 @@ class Vault:
         Raises:
             VaultError: Its key is not known here, it was damaged, or it belongs elsewhere.
         """
-        if len(sealed) < _NONCE_END + _TAG_BYTES or sealed[:1] != _VERSION:
+        if len(sealed) < HEAD_BYTES + _TAG_BYTES or sealed[:1] != _VERSION:
             raise VaultError(
                 f"the value of {context} was not sealed by this version of alertpost, or it was "
                 "cut; restore it from a backup"
@@ -110,10 +111,10 @@ class Vault:
                 f"the value of {context} was sealed under key {key_id_of(sealed)}, which "
                 "ALERTPOST_SECRET_KEYS does not hold; add that key at the end of the list"
             )
-        head = sealed[:_NONCE_END]
+        head = sealed[:HEAD_BYTES]
         try:
             return _cipher(key, head).decrypt(
-                head[_CHANCE_END:], sealed[_NONCE_END:], _associated(head, context)
+                head[_CHANCE_END:], sealed[HEAD_BYTES:], _associated(head, context)
             )
         except InvalidTag:
             raise VaultError(
