@@ -131,21 +131,20 @@ def ca_file(value: str) -> str:
 
     It is read again by the workers, so it must exist under the same path there.
     """
-    path = Path(value).expanduser().absolute()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        content = path.read_text(encoding="ascii", errors="replace")
-    except OSError as error:
+        path = Path(value).expanduser().absolute()
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        pass  # The same as a file of nothing but revocation lists: nobody to trust.
+    except (OSError, ValueError, RuntimeError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"CA file {value!r} cannot be read: {cause}") from error
+    if not context.cert_store_stats()["x509"]:
         raise ConfigurationError(
-            f"CA file {path} cannot be read: {error.strerror or error}"
-        ) from error
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=content)
-    except (ssl.SSLError, ValueError) as error:
-        raise ConfigurationError(
-            f"CA file {path} holds no readable certificate in PEM form "
+            f"CA file {str(path)!r} holds no readable certificate in PEM form "
             "(-----BEGIN CERTIFICATE-----)"
-        ) from error
+        )
     return str(path)
 
 

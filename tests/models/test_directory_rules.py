@@ -83,6 +83,8 @@ BAD = [
     (rules.notify, {"urgent": ["a@b.example"]}, "default, critical"),
     (rules.notify, {"default": ["a@b.example", "nobody"]}, "address 2"),
     (rules.ca_file, "/nowhere/at/all.pem", "cannot be read: No such file"),
+    (rules.ca_file, "ca\x00.pem", "cannot be read"),
+    (rules.ca_file, "~nobody-of-that-name/ca.pem", "cannot be read"),
 ]
 
 
@@ -131,7 +133,7 @@ def test_a_ca_file_without_certificates_is_refused(tmp_path, content):
 def test_a_ca_file_is_kept_by_its_whole_path(tmp_path, monkeypatch):
     """A relative path still leads to the file when a worker runs elsewhere."""
     path = tmp_path / "ca.pem"
-    path.write_text(CERTIFICATE.pem)
+    path.write_text(f"# Autorité de Contoso\n{CERTIFICATE.pem}", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
 
     assert rules.ca_file("ca.pem") == str(path)
