@@ -26,6 +26,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from console.supervisor import Child, Guard, start
 from models.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ SOCKET_PATH_BYTES = 100
 """``sun_path`` takes 104 bytes on macOS and 108 on Linux, the final zero included."""
 
 START_SECONDS = 15.0
+STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,16 @@ class EmbeddedRedis:
         """What the server itself has to say."""
         return self.directory / "redis.log"
 
+    def child(self) -> Child:
+        """Describe the server to a supervisor, which restarts it when it crashes."""
+        return Child(
+            name="redis",
+            argv=self.argv,
+            ready=self.readiness,
+            start_seconds=START_SECONDS,
+            stop_seconds=STOP_SECONDS,
+        )
+
     def readiness(self) -> bool | str:
         """
         Ask whether the server answers.
@@ -130,19 +142,19 @@ class EmbeddedRedis:
         Raises:
             ConfigurationError: It ended or did not answer in time.
         """
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            self.argv, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            self._wait(process)
-            yield self.url
-        finally:
-            process.terminate()
+        with Guard() as guard:
+            process = start(self.child(), guard)
             try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                self._wait(process)
+                yield self.url
+            finally:
+                process.terminate()
+                try:
+                    process.wait(timeout=STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                guard.forget(process.pid)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -1,11 +1,13 @@
 import os
+import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import redis
-from redis.backoff import NoBackoff
+from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
 from console.embedded_redis import EmbeddedRedis, find_server, known_url
@@ -164,3 +166,36 @@ def test_without_any_server_the_way_out_is_named(
 
     with pytest.raises(ConfigurationError, match="ALERTPOST_REDIS_URL"):
         find_server()
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from console.embedded_redis import EmbeddedRedis
+from console.supervisor import Supervisor
+server = EmbeddedRedis.prepare(Path(sys.argv[1]))
+sys.exit(Supervisor([server.child()], on_ready=lambda: print("up", flush=True)).run())
+"""
+
+
+def test_a_supervisor_runs_it(tmp_path: Path) -> None:
+    """Under the supervisor it comes back after a crash with its data, and ends with it."""
+    up = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    with up:
+        assert up.stdout is not None
+        while up.stdout.readline() != "up\n":
+            assert up.poll() is None
+        # A client that waits for the server to come back, as those of the service do.
+        patient = Retry(ConstantBackoff(0.05), 400)
+        with redis.Redis.from_url(f"unix://{tmp_path}/redis.sock", retry=patient) as r:
+            r.set("key", "value")
+            r.execute_command("WAITAOF", 1, 0, 0)
+            os.kill(int(r.info("server")["process_id"]), signal.SIGKILL)
+            assert r.get("key") == b"value"
+        up.terminate()
+        up.communicate()
+
+    assert up.returncode == 0
+    assert EmbeddedRedis.prepare(tmp_path).readiness() is False
