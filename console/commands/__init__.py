@@ -7,5 +7,20 @@ from typing import Any
 
 import typer
 
-GROUPS: dict[str, typer.Typer] = {}
-VERBS: dict[str, Callable[..., Any]] = {}
+from console.commands import audit, dead, deliveries
+from console.commands.deliveries import cancel
+from console.commands.enqueue import enqueue
+from console.commands.report import report
+from console.commands.send import send
+
+GROUPS: dict[str, typer.Typer] = {
+    "deliveries": deliveries.app,
+    "dead": dead.app,
+    "audit": audit.app,
+}
+VERBS: dict[str, Callable[..., Any]] = {
+    "send": send,
+    "enqueue": enqueue,
+    "cancel": cancel,
+    "report": report,
+}

@@ -1,0 +1,114 @@
+"""The report: what became of everything, in all and by tenant."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from console.context import opened
+from console.options import Since, Tenant
+from console.output import Json, out, print_json, print_table
+from console.reasons import meaning_of
+from models.database import read
+from models.reports import Figures, Report
+from models.reports import report as report_on
+
+_SECOND_MS = 1_000
+_MINUTE_MS = 60 * _SECOND_MS
+_HOUR_MS = 60 * _MINUTE_MS
+
+
+class Format(StrEnum):
+    """How a report is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def report(
+    tenant: Tenant = None,
+    since: Since = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    as_json: Json = False,
+) -> None:
+    """Report what was accepted, waits, died and expired, and how long it took."""
+    if as_json and form is Format.CSV:
+        raise typer.BadParameter("excludes --format csv", param_hint="--json")
+    with opened() as context, read(context.engine) as conn:
+        found = report_on(conn, since=since, tenant=tenant)
+    if as_json or form is Format.JSON:
+        print_json({**found.as_json(), "since": found.since})
+    elif form is Format.CSV:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(found.csv_rows())
+    else:
+        _print(found)
+
+
+def _print(found: Report) -> None:
+    if not found.total.enqueued:
+        since = "" if found.since is None else " since then"
+        out.print(Text(f"Nothing was enqueued{since}; `alertpost send` sends a first alert."))
+        return
+    rows = list(_rows(found))
+    print_table(
+        _STATES,
+        [
+            (
+                name, f.enqueued, f.accepted, f.waiting, f.dead, f.expired, f.cancelled, f.retried,
+                f.uncertain,
+            )
+            for name, f in rows
+        ],
+        title="Deliveries",
+        right=_STATES[1:],
+    )  # fmt: skip
+    out.print()
+    print_table(
+        _TIMES,
+        [(name, *map(_span, (f.p50_ms, f.p95_ms, f.p99_ms, f.max_ms))) for name, f in rows],
+        title="From enqueued to accepted",
+        right=_TIMES[1:],
+    )
+    if found.total.reasons:
+        out.print()
+        print_table(
+            ("Times", "Reason", "What it means"),
+            [(n, rule, _meaning(rule)) for rule, n in found.total.reasons.items()],
+            title="Why tries failed",
+            right=("Times",),
+        )
+
+
+_STATES = (
+    "Tenant", "Enqueued", "Accepted", "Waiting", "Dead", "Expired", "Cancelled", "Retried",
+    "Uncertain",
+)  # fmt: skip
+_TIMES = ("Tenant", "p50", "p95", "p99", "max")
+
+
+def _rows(found: Report) -> Iterator[tuple[str, Figures]]:
+    yield from found.tenants.items()
+    yield "in all", found.total
+
+
+def _meaning(rule: str) -> str:
+    meaning = meaning_of(rule)
+    return "" if meaning is None else meaning.meaning
+
+
+def _span(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "–"
+    if milliseconds < _SECOND_MS:
+        return f"{milliseconds} ms"
+    for length, unit in ((_HOUR_MS, "h"), (_MINUTE_MS, "min")):
+        if milliseconds >= length:
+            return f"{milliseconds / length:.1f} {unit}"
+    return f"{milliseconds / _SECOND_MS:.1f} s"

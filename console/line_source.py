@@ -1,0 +1,132 @@
+"""The file or stream that a bulk import reads, opened with errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from models.errors import ConfigurationError
+
+STDIN = "-"
+_IDLE_SECONDS = 0.1
+_BUFFER = 1 << 18
+
+
+class LineSource:
+    """
+    An open file, or standard input.
+
+    Attributes:
+        name: As the user wrote it, for messages.
+        size: Octets of a regular file, None of anything else.
+        before_waiting: Called before a read that would have to wait, so that what was read is
+            not held back until more comes.
+    """
+
+    def __init__(self, name: str, descriptor: int, size: int | None) -> None:
+        self.name = "standard input" if name == STDIN else name
+        self.size = size
+        self.before_waiting: Callable[[], None] = _nothing
+        raw = _Patient(descriptor, self._tell)
+        self.stream: BinaryIO = io.BufferedReader(raw, _BUFFER)
+
+    def _tell(self) -> None:
+        self.before_waiting()
+
+    @classmethod
+    def open(cls, name: str) -> LineSource:
+        """
+        Open a file by its name, standard input by ``-``.
+
+        Raises:
+            ConfigurationError: It is missing, a directory, or not readable.
+        """
+        try:
+            # A copy of standard input: closing ours must not close the process' own.
+            descriptor = os.dup(sys.stdin.fileno()) if name == STDIN else _open(name)
+            found = os.fstat(descriptor)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigurationError(f"{name} cannot be read: {reason}") from error
+        if stat.S_ISDIR(found.st_mode):
+            os.close(descriptor)
+            raise ConfigurationError(
+                f"{name} is a directory; give one file, or '-' and pipe the files in"
+            )
+        return cls(name, descriptor, found.st_size if stat.S_ISREG(found.st_mode) else None)
+
+    def rewindable(self) -> LineSource:
+        """Give a source of the same lines that can be read twice: itself, or a copy on disk."""
+        if self.size is not None:
+            return self
+        copy, path = tempfile.mkstemp(prefix="alertpost-")
+        # Nobody else can open it, and it is gone when we are.
+        os.unlink(path)  # noqa: PTH108 - beside mkstemp
+        while octets := self.stream.read(_BUFFER):
+            _write_all(copy, octets)
+        os.lseek(copy, 0, os.SEEK_SET)
+        size = os.fstat(copy).st_size
+        self.stream.close()
+        return LineSource(self.name, copy, size)
+
+    @contextmanager
+    def closing(self) -> Iterator[LineSource]:
+        """Close it at the end."""
+        try:
+            yield self
+        finally:
+            self.stream.close()
+
+
+class _Patient(io.RawIOBase):
+    """Reads a descriptor and tells before it has to wait."""
+
+    def __init__(self, descriptor: int, before_waiting: Callable[[], None]) -> None:
+        self._descriptor = descriptor
+        self._before_waiting = before_waiting
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True  # asked only of regular files
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return os.lseek(self._descriptor, offset, whence)
+
+    def tell(self) -> int:
+        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        if not select.select([self._descriptor], [], [], _IDLE_SECONDS)[0]:
+            self._before_waiting()
+        return os.readv(self._descriptor, [buffer])
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+def _open(name: str) -> int:
+    if not name:
+        raise OSError(errno.ENOENT, "no name was given")
+    return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _write_all(descriptor: int, octets: bytes) -> None:
+    view = memoryview(octets)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _nothing() -> None:
+    pass

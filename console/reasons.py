@@ -1,0 +1,90 @@
+"""What a reason means: the words behind the rules under which deliveries wait and die."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from workers import oauth_rules, reply_rules
+from workers.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """
+    What a reason says to the operator.
+
+    Attributes:
+        meaning: One plain sentence.
+        next_step: What to do.
+    """
+
+    meaning: str
+    next_step: str
+
+
+# Words that lie in the database for years; a test holds them against those that write them.
+_OWN = {
+    "stops-its-worker": Meaning(
+        "It was in hand each time a worker died, so it is taken for the cause.",
+        "Look at the workers' logs; replay it once they no longer stop.",
+    ),
+    "uncertain-held": Meaning(
+        "It may have been sent, and this tenant does not want such mails sent again.",
+        "Look for its Message-ID in Sent Items; replay it if it is not there, else discard it.",
+    ),
+    "expired": Meaning(
+        "It was not to be sent later than its expiry.", "Find what held its lane up so long."
+    ),
+    "cancelled": Meaning("Somebody took it back before it was sent.", "Nothing to do."),
+    "mailbox-removed": Meaning(
+        "Its mailbox was removed while it waited.", "Send it again from another mailbox."
+    ),
+    "token-unavailable": Meaning(
+        "No access token could be had.", "Nothing to do; it is asked for again after a pause."
+    ),
+    "misconfigured": Meaning(
+        "The set-up of its mailbox cannot work.", "Mend it with `alertpost tenants edit`."
+    ),
+    "recipients-deferred": Meaning(
+        "Some recipients were put off by the server; the others got their mail.",
+        "Nothing to do; those are tried again alone.",
+    ),
+}
+
+
+def meaning_of(reason: str | None) -> Meaning | None:
+    """Explain a reason; None where it is of a version that we do not know."""
+    return _meanings().get(reason or "")
+
+
+@cache
+def _meanings() -> dict[str, Meaning]:
+    found = {
+        verdict.rule: Meaning(verdict.meaning, verdict.next_step)
+        for first in _verdicts()
+        for verdict in _with_what_follows(first)
+    }
+    return found | _OWN
+
+
+def _verdicts() -> Iterator[Verdict]:
+    for row in reply_rules.RULES:
+        yield row.verdict
+        if row.with_fresh_token is not None:
+            yield row.with_fresh_token
+    for pair in reply_rules.REFUSED_BY_STAGE.values():
+        yield from pair
+    yield from reply_rules.FAILURES.values()
+    yield from oauth_rules.CODES.values()
+    # What the tables fall back to stands beside them under a name each.
+    for module in (reply_rules, oauth_rules):
+        yield from (value for value in vars(module).values() if isinstance(value, Verdict))
+    yield from oauth_rules.ERRORS.values()
+
+
+def _with_what_follows(verdict: Verdict) -> Iterator[Verdict]:
+    yield verdict
+    if verdict.limit is not None:
+        yield from _with_what_follows(verdict.limit.then)
