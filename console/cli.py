@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import traceback
 
-import click
 import typer
 
 from console import output
@@ -36,6 +35,9 @@ EXIT_CODES: tuple[tuple[type[AlertpostError], int], ...] = (
 such thing; 4 not in its present state; 5 try again later; 6 Microsoft refused; 70 our fault; 130
 interrupted."""
 
+_UsageFault = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""Typer brings a click of its own and does not show the base of its usage errors otherwise."""
+
 app = typer.Typer(
     name="alertpost",
     help="Alert e-mail that gets through Microsoft 365, without a stored password.",
@@ -54,15 +56,15 @@ def main() -> None:
     """Run the command line; expected errors are one line, never a stack trace."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         output.complain("stopped")
         code = 130
     except KeyboardInterrupt:
         output.complain("stopped")
         code = 130
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+    except _UsageFault as error:
+        error.show()  # type: ignore[attr-defined]
+        code = error.exit_code  # type: ignore[attr-defined]
     except BrokenPipeError:
         # Whoever read us, `head` for instance, has enough.
         sys.stderr.close()

@@ -146,6 +146,7 @@ class Stage:
         self.sandbox = self._stack.enter_context(self._boxed())
         waker = Waker(redis_url, RedisKeys(self.settings.redis_prefix))
         self._stack.callback(waker.close)
+        self.wake = waker.wake
         self.producer = Producer(self.engine, self.vault, waker)
         self._stack.callback(self.stop_workers)
 
@@ -264,6 +265,21 @@ class Stage:
         self.workers[number] = process
         return process.pid
 
+    def wait_for_workers(self) -> None:
+        """
+        Wait until every worker says that it has started.
+
+        Raises:
+            ConfigurationError: One ended, or took too long; carries its last line.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        for number, process in self.workers.items():
+            log = self._directory / f"worker-{number}.log"
+            while '"event": "worker_start"' not in (said := _said(log)):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise ConfigurationError(f"worker {number} did not start: {said[-500:]}")
+                time.sleep(0.02)
+
     def kill_worker(self, number: int) -> None:
         """End a worker as a power cut would."""
         process = self.workers.pop(number)
@@ -289,10 +305,13 @@ def _wait_for(file: Path, process: subprocess.Popen[bytes], what: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not file.exists():
         if process.poll() is not None or time.monotonic() > deadline:
-            log = file.with_name("sandbox.log")
-            said = log.read_text("utf-8", "replace").strip()[-500:] if log.exists() else ""
+            said = _said(file.with_name("sandbox.log"))[-500:]
             raise ConfigurationError(f"{what} did not start: {said or 'it said nothing'}")
         time.sleep(0.02)
+
+
+def _said(log: Path) -> str:
+    return log.read_text("utf-8", "replace").strip() if log.exists() else ""
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -246,6 +246,9 @@ class TokenEndpoint:
             scopes=tuple(sorted(names)),
             recall=user.recalls,
         )
+        self._world.ledger.issued(
+            user.address, now=now, ends_at=now + lifetime / 2, recalls=user.recalls
+        )
         answer = _envelope(self._world.signer.sign(claims), lifetime)
         answer["scope"] = " ".join((*wanted, *sorted(oidc - {"offline_access"})))
         if "openid" in oidc:
