@@ -23,7 +23,10 @@ def parse_span(text: str) -> timedelta:
     found = _SPAN.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"{text!r} is no length of time; write 90s, 15m, 2h, 3d or 1w")
-    return timedelta(**{_UNITS[found[2].lower()]: int(found[1])})
+    try:
+        return timedelta(**{_UNITS[found[2].lower()]: int(found[1])})
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is longer than a calendar reaches") from error
 
 
 def parse_past(text: str, *, now: datetime) -> datetime:
@@ -47,9 +50,10 @@ def parse_future(text: str, *, now: datetime) -> datetime:
 
 def _parse(text: str, counted: Callable[[timedelta], datetime]) -> datetime:
     text = text.strip()
+    span = parse_span(text) if _SPAN.fullmatch(text) else None
     try:
-        if _SPAN.fullmatch(text):
-            return counted(parse_span(text))
+        if span is not None:
+            return counted(span)
         moment = datetime.fromisoformat(text)
         if _DAY.fullmatch(text):
             return moment.replace(tzinfo=UTC)
@@ -79,7 +83,7 @@ def span(text: str) -> timedelta:
     """Read the value of an option that takes a length of time, likewise."""
     try:
         return parse_span(text)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
 

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from models.ids import uuid7
+from tests.console.cli_world import CliWorld, cli_world
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path,
+    sqlite_template: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[CliWorld]:
+    with cli_world(tmp_path / "var", sqlite_template, monkeypatch, capsys) as made:
+        yield made
+
+
+def add_try(world: CliWorld, delivery: str, number: int = 1, **values: object) -> None:
+    began = datetime(2026, 11, 1, 10, tzinfo=UTC)
+    world.add_attempt(
+        **{
+            "id": uuid7(), "delivery_id": UUID(delivery), "mailbox_id": world.row(delivery).mailbox_id,
+            "number": number, "counted": True, "stage": "rcpt", "rule": "recipient-unknown",
+            "outcome": "dead", "reply_code": 550, "enhanced_code": "5.1.1",
+            "reply_text": "5.1.1 no such user\x1b[2J\nsecond line", "smtp_host": "smtp.example",
+            "worker": "w1", "started_at": began, "finished_at": began + timedelta(milliseconds=120),
+            "took_permit": True, "recipients": 0, "uncertain": False, "refused": None,
+        } | values,
+    )  # fmt: skip
+
+
+def test_lists_are_filtered(world: CliWorld) -> None:
+    """Each filter leaves out what it should."""
+    one = world.send("one", "--severity", "critical", "--alert-id", "a")
+    two = world.send("two", tenant="fabrikam")
+    world.set(two, state="accepted", enqueued_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+    def ids(*options: str) -> list[str]:
+        return [row["id"] for row in world.run("deliveries", "list", "--json", *options).json]
+
+    assert ids() == [two, one]
+    assert ids("--state", "queued") == [one]
+    assert ids("--tenant", "fabrikam") == [two]
+    assert ids("--mailbox", "alerts@contoso.example") == [one]
+    assert ids("--severity", "critical") == [one]
+    assert ids("--since", "1h") == [one]
+    assert ids("--since", "2025-12-31") == [two, one]
+    assert ids("--alert-id", "a") == [one]
+    assert ids("--limit", "1") == [two]
+
+
+def test_a_list_is_a_table_with_subjects_as_they_are(world: CliWorld) -> None:
+    """Brackets are text, not mark-up."""
+    delivery = world.send("[bold]FIRING[/bold] x")
+
+    said = world.run("deliveries", "list")
+
+    assert "[bold]FIRING[/bold] x" in said.out
+    assert delivery in said.out
+
+
+def test_an_empty_list_says_what_to_do(world: CliWorld) -> None:
+    """Nothing there and nothing matching are told apart."""
+    assert "alertpost send" in world.run("deliveries", "list").out
+    assert "leave a filter out" in world.run("deliveries", "list", "--state", "dead").out
+
+
+def test_show_tells_all_but_the_body(world: CliWorld) -> None:
+    """Why it is there, what the reason means, full replies that cannot drive the terminal."""
+    delivery = world.send("Disk full")
+    add_try(world, delivery, refused={"ops@x.example": "550 5.1.1 no such user"})
+    world.set(
+        delivery, state="dead", reason="recipient-unknown", reply_code=550, attempts=1,
+        settled_at=datetime.now(UTC), refused={"ops@x.example": "550 5.1.1 no such user"},
+        reply_text="5.1.1 no such user",
+    )  # fmt: skip
+
+    said = world.run("deliveries", "show", delivery[:18])
+    data = world.run("deliveries", "show", delivery, "--json").json
+
+    assert said.code == 0
+    assert said.out.startswith("Died")
+    for text in ("Disk full", "Try 1  2026-11-01 10:00:00.000Z, 120 ms", "at rcpt: recipient-unknown",
+                 "550 5.1.1 no such user\\x1b[2J", "second line", "refused  ops@x.example"):  # fmt: skip
+        assert text in said.out
+    assert data["tries"][0]["duration_ms"] == 120
+    assert data["refused"] == {"ops@x.example": "550 5.1.1 no such user"}
+    assert "SECRET-BODY" not in said.out + str(data)
+
+
+@pytest.mark.parametrize("verb", [("deliveries", "show"), ("dead", "show"), ("cancel",)])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nonsense", "is no delivery id"), ("00000000", "no delivery '00000000'"), ("", "no delivery id")],
+)  # fmt: skip
+def test_ids_that_name_nothing(
+    world: CliWorld, verb: tuple[str, ...], name: str, message: str
+) -> None:
+    """The message says so; scripts see 3."""
+    said = world.run(*verb, name)
+
+    assert (said.code, said.out) == (3, "")
+    assert message in said.err
+
+
+def test_cancel_takes_back_what_waits_and_says_what_it_could_not(world: CliWorld) -> None:
+    """Others stay as they are, with the reason; each cancellation leaves a trace."""
+    one, two = world.send("one"), world.send("two")
+    world.set(two, state="accepted", settled_at=datetime.now(UTC))
+
+    said = world.run("cancel", one, two, "--yes", "--why", "false alarm", "--as", "bob")
+
+    assert said.out == "1 cancelled\n"
+    assert f"{two} cannot be cancelled: Accepted" in said.err
+    assert said.code == 4
+    assert (world.row(one).state, world.row(two).state) == ("cancelled", "accepted")
+    (entry,) = world.trail()
+    assert (entry.actor, entry.action, entry.subject, entry.reason) == (
+        "cli:bob", "cancel", one, "false alarm",
+    )  # fmt: skip
+
+
+def test_cancelling_several_needs_a_yes(world: CliWorld) -> None:
+    """Where nobody can answer, nothing happens; one alone needs no question."""
+    one, two = world.send("one"), world.send("two")
+
+    said = world.run("cancel", one, two)
+
+    assert said.code == 2
+    assert "2 deliveries would be cancelled" in said.err
+    assert "--yes" in said.err
+    assert world.row(one).state == "queued"
+    assert world.run("cancel", one).code == 0
+
+
+def test_the_audit_trail_is_listed(world: CliWorld) -> None:
+    """Who, what, when and why, the latest first."""
+    assert "Nothing was recorded" in world.run("audit", "list").out
+    for subject in ("one", "two"):
+        world.run("cancel", world.send(subject), "--why", subject)
+
+    rows = world.run("audit", "list", "--json", "--since", "1h").json
+
+    assert [row["reason"] for row in rows] == ["two", "one"]
+    assert {row["actor"] for row in rows} == {"cli:alice"}
+    assert rows[0]["at"].endswith("Z")
+    assert "cli:alice" in world.run("audit", "list").out

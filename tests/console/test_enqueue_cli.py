@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from console.line_import import LineImport
+from models.errors import NotFound
+from models.intake import Receipt
+from models.routes import Routes
+from producers.alert_lines import Line
+from tests.console.cli_world import ROOT, CliWorld, cli_world
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path,
+    sqlite_template: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[CliWorld]:
+    with cli_world(tmp_path / "var", sqlite_template, monkeypatch, capsys) as made:
+        yield made
+
+
+SAMPLES = ROOT / "console" / "demo_data" / "alertmanager-webhooks.jsonl"
+
+
+def line(subject: str = "s", *, tenant: str = "contoso", **more: object) -> str:
+    alert = {"tenant": tenant, "to": "a@x.example", "subject": subject, "text": "t"}
+    return json.dumps(alert | more)
+
+
+BAD_LINES = (
+    line("one"),
+    "nonsense",
+    line("two", tenant="nobody"),
+    "",
+    line("three", mailbox="none@contoso.example"),
+    line("four", tenant="fabrikam", idempotency_key="k"),
+    line("four", tenant="fabrikam", idempotency_key="k"),
+    line("a\r\nBcc: x@y.example"),
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "alerts.jsonl"
+    path.write_text("\n".join(BAD_LINES))
+    return path
+
+
+def test_bad_lines_are_told_and_good_ones_go_in(world: CliWorld, file: Path) -> None:
+    """Each bad line is named with number and reason; the summary counts all."""
+    said = world.run("enqueue", file, "--chunk", 2)
+
+    told = said.err.splitlines()
+    assert [text.split(": ")[1] for text in told] == ["line 2", "line 3", "line 5", "line 8"]
+    assert "no tenant 'nobody'" in told[1]
+    assert said.out == "7 lines, 4 of them bad: 2 alerts enqueued, 1 recognised as repetitions\n"
+    assert (said.code, world.count()) == (1, 2)
+
+
+def test_strict_enqueues_nothing_if_a_line_is_bad(world: CliWorld, file: Path) -> None:
+    """One bad line refuses the whole file."""
+    said = world.run("enqueue", file, "--strict", "--json")
+
+    assert said.json["bad"] == 4
+    assert said.json["committed"] is False
+    assert (said.code, world.count()) == (1, 0)
+
+
+def test_strict_reads_a_pipe_twice(world: CliWorld) -> None:
+    """A good stream that cannot be rewound goes in as a whole."""
+    process = world.start("enqueue", "-", "--strict", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    out, _ = process.communicate("\n".join(line(str(number)) for number in range(5)))
+
+    assert out.startswith("5 lines: 5 alerts enqueued")
+    assert (process.returncode, world.count()) == (0, 5)
+
+
+def test_a_dry_run_changes_nothing(world: CliWorld, tmp_path: Path) -> None:
+    """It says what is good."""
+    path = tmp_path / "good"
+    path.write_text(line())
+
+    said = world.run("enqueue", path, "--dry-run")
+
+    assert "1 lines with 1 alerts are good; none enqueued" in said.out
+    assert (said.code, world.count()) == (0, 0)
+
+
+def test_webhooks_are_told_apart_from_their_repetitions(world: CliWorld, tmp_path: Path) -> None:
+    """The same file again adds nothing."""
+    path = tmp_path / "webhooks"
+    with SAMPLES.open() as samples:
+        path.write_text("".join(next(samples) for _ in range(20)))
+    options = (
+        "enqueue", path, "--format", "alertmanager", "--tenant-label", "customer-of-ours",
+        "--default-tenant", "contoso", "--json",
+    )  # fmt: skip
+
+    first, second = world.run(*options), world.run(*options)
+
+    assert (first.code, second.code) == (0, 0)
+    assert first.json["enqueued"] == world.count() > 0
+    assert second.json["enqueued"] == 0
+    assert second.json["repeated"] == second.json["alerts"]
+
+
+def test_another_content_under_a_known_key_is_told(world: CliWorld, tmp_path: Path) -> None:
+    """It is not taken, and not kept quiet."""
+    path = tmp_path / "two"
+    path.write_text(line("a", idempotency_key="k") + "\n" + line("b", idempotency_key="k"))
+
+    said = world.run("enqueue", path)
+
+    assert "another content" in said.err
+    assert world.count() == 1
+
+
+UNREADABLE = [
+    ("{tmp}", 2, "is a directory"),
+    ("{tmp}/none", 2, "No such file"),
+    ("", 2, "cannot be read"),
+    ("{tmp}/latin", 1, "not UTF-8 from octet 1"),
+    ("{tmp}/long", 1, "is longer than 50000000 octets"),
+    ("{tmp}/pretty", 1, "one whole JSON object"),
+]
+
+
+@pytest.mark.parametrize(("name", "code", "message"), UNREADABLE)
+def test_what_cannot_be_read_is_told(
+    world: CliWorld, tmp_path: Path, name: str, code: int, message: str
+) -> None:
+    """Each kind has its own clear message."""
+    (tmp_path / "latin").write_bytes(b"\xfc\n")
+    (tmp_path / "pretty").write_text(json.dumps(json.loads(line()), indent=2))
+    with (tmp_path / "long").open("wb") as file:
+        file.truncate(50_000_010)
+
+    said = world.run("enqueue", name.replace("{tmp}", str(tmp_path)))
+
+    assert said.code == code
+    assert message in said.err
+
+
+def test_an_empty_file_is_told(world: CliWorld, tmp_path: Path) -> None:
+    """There was nothing to do, which is no fault."""
+    (tmp_path / "empty").touch()
+
+    said = world.run("enqueue", tmp_path / "empty")
+
+    assert "is empty" in said.out
+    assert said.code == 0
+
+
+def test_a_stream_that_pauses_is_committed_and_can_be_stopped(world: CliWorld) -> None:
+    """What was read is not held back for more to come; Ctrl-C tells how much went in."""
+    process = world.start("enqueue", "-", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.write(line("a") + "\n" + line("b") + "\n" + '{"tenant"')
+    process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while world.count() < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+
+    assert process.returncode == 130
+    assert "stopped: 2 alerts were committed" in err
+    assert "Traceback" not in err
+    assert world.count() == 2
+
+
+def test_a_tenant_removed_meanwhile_makes_its_lines_bad(world: CliWorld) -> None:
+    """The other lines of the chunk go in all the same."""
+    from models.alert import AlertEmail
+    from models.database import read, write
+    from models.directory import remove_tenant
+    from models.routes import routes
+
+    known: list[Routes] = []
+    bad: list[int] = []
+
+    def read_routes() -> Routes:
+        with read(world.engine) as conn:
+            known.append(routes(conn))
+        return known[-1]
+
+    taken: list[str] = []
+
+    def enqueue(alerts: object) -> list[Receipt]:
+        if len(known) == 1:
+            with write(world.engine) as conn:
+                remove_tenant(conn, "fabrikam", force=True)
+            raise NotFound("there is no tenant 'fabrikam'")
+        taken.extend(alert.tenant for alert in alerts)  # type: ignore[attr-defined]
+        return []
+
+    work = LineImport(enqueue, read_routes, on_bad=lambda line: bad.append(line.number))
+    tally = work.take_all(
+        Line(number, (AlertEmail.parse_json(line(tenant=slug)),))
+        for number, slug in enumerate(["contoso", "fabrikam", "contoso"], 1)
+    )
+
+    assert taken == ["contoso", "contoso"]
+    assert bad == [2]
+    assert (tally.alerts, tally.bad) == (2, 1)
