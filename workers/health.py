@@ -1,0 +1,87 @@
+"""
+Says whether a worker could work here: ``python -m workers.health``, for a container's health check.
+
+It is a process of its own that looks at what a worker needs, with the worker's own settings: SQL
+answers, its schema is that of this version, Redis answers. Whether the worker itself lives is known
+by its process.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from models import schema
+from models.database import create_engine_from
+from models.errors import AlertpostError, ConfigurationError, StoreUnavailable
+from models.redaction import redact_text
+from models.settings import Settings
+from models.vault import Vault
+
+ANSWER_SECONDS = 3.0
+"""How long Redis may take; a worker itself gives up on it after as long."""
+
+
+def check(settings: Settings) -> str:
+    """
+    Look at SQL, its schema, the keys and Redis.
+
+    Args:
+        settings: As the worker has them.
+
+    Returns:
+        One line that says what is well.
+
+    Raises:
+        AlertpostError: What is not well, in one line.
+    """
+    if not settings.redis_url:
+        raise ConfigurationError("no ALERTPOST_REDIS_URL is set")
+    Vault([key.get_secret_value() for key in settings.secret_keys])
+    _ask_sql(settings)
+    _ask_redis(settings.redis_url)
+    return "healthy: SQL and Redis answer, the schema is current"
+
+
+def _ask_sql(settings: Settings) -> None:
+    engine = create_engine_from(settings.sqlalchemy_url, busy_seconds=ANSWER_SECONDS)
+    try:
+        if not schema.is_current(engine):
+            raise ConfigurationError(
+                "the database's schema is not that of this version: run `alertpost db upgrade`"
+            )
+    finally:
+        engine.dispose()
+
+
+def _ask_redis(url: str) -> None:
+    # Without the client's own retries: whoever runs health checks repeats them.
+    client = redis.Redis.from_url(
+        url,
+        socket_timeout=ANSWER_SECONDS,
+        socket_connect_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        raise StoreUnavailable(f"Redis: {error}") from error
+    finally:
+        client.close()
+
+
+def main() -> int:
+    """Print one line; exit code 0 where all is well, else 1."""
+    try:
+        line, code = check(Settings.load()), 0
+    except AlertpostError as error:
+        line, code = f"unhealthy: {redact_text(' '.join(str(error).split()))}", 1
+    print(line, file=sys.stderr if code else sys.stdout)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
