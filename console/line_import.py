@@ -34,9 +34,17 @@ Enqueue = Callable[[Sequence[AlertEmail]], Sequence[Receipt]]
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that could not be taken."""
+    """
+    A line that could not be taken.
+
+    Attributes:
+        number: Counted from 1.
+        field: What is wrong; ``line`` or ``body`` where it holds no alert at all.
+        reason: What is wrong with that.
+    """
 
     number: int
+    field: str
     reason: str
 
 
@@ -160,7 +168,7 @@ class LineImport:
 
     def _refuse(self, line: Line, error: InvalidAlert) -> None:
         self.tally.bad += 1
-        self._on_bad(BadLine(line.number, str(error)))
+        self._on_bad(BadLine(line.number, error.field, error.reason))
 
     def _unroutable(self, line: Line) -> InvalidAlert | None:
         for alert in line.alerts:

@@ -102,13 +102,14 @@ class _Job:
         self._source = source
         self._reader = reader
         self._chunk = chunk
+        self._unread = 0
         self.start = 0 if source.size is None else source.stream.tell()
 
     def run(self, accept: Enqueue | None) -> Tally:
         """Read all lines and enqueue, or with None only check, their alerts."""
         with (
             Interrupts().watched() as interrupts,
-            _progress(self._source) as advance,
+            _progress(self._source, "checking" if accept is None else "enqueuing") as advance,
         ):
             work = LineImport(
                 accept,
@@ -119,7 +120,7 @@ class _Job:
             )
             self._source.before_waiting = work.commit
             try:
-                return work.take_all(self._lines(advance))
+                tally = work.take_all(self._lines(advance))
             except KeyboardInterrupt:
                 if accept is None:
                     complain("stopped while checking; nothing was enqueued")
@@ -130,6 +131,9 @@ class _Job:
                 if accept is not None:
                     _complain_of_rest("not all could be enqueued", work.tally)
                 raise
+        if tally.lines == self._unread > 0:
+            complain("no line could be read: each must hold one whole JSON object")
+        return tally
 
     def _lines(self, advance: Advance) -> Iterator[Line]:
         for count, line in enumerate(read_lines(self._source.stream, self._reader)):
@@ -142,11 +146,12 @@ class _Job:
             return routes(conn)
 
     def _tell_bad(self, bad: BadLine) -> None:
-        err.print(Text(f"{self._source.name}: line {bad.number}: {bad.reason}"))
+        err.print(Text(f"{self._source.name}: line {bad.number}: {bad.field}: {bad.reason}"))
+        self._unread += bad.field in {"line", "body"}
 
 
 @contextmanager
-def _progress(source: LineSource) -> Iterator[Advance]:
+def _progress(source: LineSource, doing: str) -> Iterator[Advance]:
     """Show how far it is: by octets of a file, by lines of a stream; nothing off a terminal."""
     if not err.is_terminal:
         yield lambda _lines: None
@@ -160,7 +165,7 @@ def _progress(source: LineSource) -> Iterator[Advance]:
         )
     )  # fmt: skip
     with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task("enqueuing", total=source.size)
+        task = progress.add_task(doing, total=source.size)
 
         def advance(lines: int) -> None:
             progress.update(task, completed=lines if by_lines else source.stream.tell())
@@ -170,9 +175,12 @@ def _progress(source: LineSource) -> Iterator[Advance]:
 
 def _complain_of_rest(what: str, tally: Tally) -> None:
     committed = tally.enqueued + tally.repeated
+    if not committed:
+        complain(f"{what}: nothing was committed")
+        return
     complain(
-        f"{what}: {committed} alerts were committed, of which {tally.repeated} were repetitions; "
-        "the rest was not. Run it again: what has an idempotency key goes in once, the first "
+        f"{what}: {committed} alerts were committed ({tally.repeated} of them repetitions), the "
+        "rest was not. Run it again: what has an idempotency key goes in once; those of the first "
         f"{committed} without one would go in twice"
     )
 
@@ -201,5 +209,3 @@ def _tell(tally: Tally, source: LineSource, *, done: bool, as_json: bool) -> Non
             f"{tally.different} of the repetitions have another content than the first alert "
             "under their key; they were not taken"
         )
-    if tally.bad == tally.lines:
-        complain("no line was good: each must hold one whole JSON object; see --format")

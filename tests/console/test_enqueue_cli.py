@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from console.interrupts import Interrupts
 from console.line_import import LineImport
-from models.errors import NotFound
+from models.alert import AlertEmail
+from models.database import read, write
+from models.directory import remove_tenant
+from models.errors import NotFound, StoreUnavailable
+from models.ids import uuid7
 from models.intake import Receipt
-from models.routes import Routes
+from models.routes import Routes, routes
 from producers.alert_lines import Line
 from tests.console.cli_world import ROOT, CliWorld, cli_world
 
@@ -36,6 +44,12 @@ def line(subject: str = "s", *, tenant: str = "contoso", **more: object) -> str:
     return json.dumps(alert | more)
 
 
+def known(world: CliWorld) -> Routes:
+    with read(world.engine) as conn:
+        return routes(conn)
+
+
+ALERT = AlertEmail.parse_json(line())
 BAD_LINES = (
     line("one"),
     "nonsense",
@@ -182,27 +196,21 @@ def test_a_stream_that_pauses_is_committed_and_can_be_stopped(world: CliWorld) -
 
 def test_a_tenant_removed_meanwhile_makes_its_lines_bad(world: CliWorld) -> None:
     """The other lines of the chunk go in all the same."""
-    from models.alert import AlertEmail
-    from models.database import read, write
-    from models.directory import remove_tenant
-    from models.routes import routes
-
-    known: list[Routes] = []
+    seen: list[Routes] = []
     bad: list[int] = []
 
     def read_routes() -> Routes:
-        with read(world.engine) as conn:
-            known.append(routes(conn))
-        return known[-1]
+        seen.append(known(world))
+        return seen[-1]
 
     taken: list[str] = []
 
-    def enqueue(alerts: object) -> list[Receipt]:
-        if len(known) == 1:
+    def enqueue(alerts: Sequence[AlertEmail]) -> list[Receipt]:
+        if len(seen) == 1:
             with write(world.engine) as conn:
                 remove_tenant(conn, "fabrikam", force=True)
             raise NotFound("there is no tenant 'fabrikam'")
-        taken.extend(alert.tenant for alert in alerts)  # type: ignore[attr-defined]
+        taken.extend(alert.tenant for alert in alerts)
         return []
 
     work = LineImport(enqueue, read_routes, on_bad=lambda line: bad.append(line.number))
@@ -214,3 +222,77 @@ def test_a_tenant_removed_meanwhile_makes_its_lines_bad(world: CliWorld) -> None
     assert taken == ["contoso", "contoso"]
     assert bad == [2]
     assert (tally.alerts, tally.bad) == (2, 1)
+
+
+def test_what_was_committed_before_an_outage_is_counted(world: CliWorld) -> None:
+    """The chunk that failed is not, and the error goes on to the caller."""
+    chunks: list[int] = []
+
+    def enqueue(alerts: Sequence[AlertEmail]) -> list[Receipt]:
+        if chunks:
+            raise StoreUnavailable("away")
+        chunks.append(len(alerts))
+        return [Receipt(uuid7(), uuid7(), True, True, "queued", 2) for _ in alerts]
+
+    work = LineImport(enqueue, lambda: known(world), on_bad=lambda _: None, chunk=2)
+    with pytest.raises(StoreUnavailable):
+        work.take_all(Line(number, (ALERT,)) for number in range(1, 6))
+
+    assert chunks == [2]
+    assert (work.tally.enqueued, work.tally.lines) == (2, 4)
+
+
+def test_large_alerts_make_small_chunks(world: CliWorld) -> None:
+    """Attachments count, so that a chunk fits into memory."""
+    chunks: list[int] = []
+    large = ALERT.model_copy(update={"text": "x" * 20_000_000})
+
+    def enqueue(alerts: Sequence[AlertEmail]) -> list[Receipt]:
+        chunks.append(len(alerts))
+        return []
+
+    work = LineImport(enqueue, lambda: known(world), on_bad=lambda _: None)
+    work.take_all(Line(number, (large,)) for number in range(1, 6))
+
+    assert max(chunks) <= 2
+
+
+def test_an_interrupt_waits_for_the_end_of_a_commit() -> None:
+    """Within the block Ctrl-C is remembered, after it is heard; outside it is heard at once."""
+    done: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupts().watched() as interrupts:
+
+        def commit() -> None:
+            with interrupts.shielded():
+                signal.raise_signal(signal.SIGINT)
+                done.append("committed")
+
+        with pytest.raises(KeyboardInterrupt):
+            commit()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    assert done == ["committed"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_terminal_sees_how_far_it_is(world: CliWorld, tmp_path: Path) -> None:
+    """A bar by octets of the file, and the summary."""
+    (tmp_path / "lines").write_text("\n".join(line(str(number)) for number in range(100)))
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        world.command("enqueue", tmp_path / "lines"), cwd=ROOT, stdin=theirs, stdout=theirs,
+        stderr=theirs, env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        # Linux ends a terminal whose last writer has gone with an error.
+        with contextlib.suppress(OSError):
+            while octets := os.read(ours, 4096):
+                shown += octets
+    os.close(ours)
+
+    assert process.returncode == 0
+    assert b"enqueuing" in shown
+    assert b"100 alerts enqueued" in shown
