@@ -34,6 +34,7 @@ COPY --from=build /opt/alertpost /opt/alertpost
 ENV PATH="/opt/alertpost/bin:$PATH" \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    PYTHONSAFEPATH=1 \
     ALERTPOST_DATA_DIR=/var/lib/alertpost \
     ALERTPOST_LOG__FORMAT=json
 USER 10001:10001

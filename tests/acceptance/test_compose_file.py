@@ -386,9 +386,11 @@ def valkey(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def containers_env(secrets: Path, valkey: Valkey, empty_url: str, tmp_path: Path) -> dict[str, str]:
+def containers_env(
+    secrets: Path, valkey: Valkey, empty_url: str, tmp_path: Path
+) -> Callable[[str], dict[str, str]]:
     """
-    The environment of our containers, secrets by file.
+    Give the environment of one of our containers by its name, secrets by file.
 
     The files hold what ``make-secrets.sh`` wrote, with the addresses of the test's servers in the
     place of those of the containers.
@@ -400,12 +402,18 @@ def containers_env(secrets: Path, valkey: Valkey, empty_url: str, tmp_path: Path
     )
     (secrets / "database_url").chmod(0o644)
     (secrets / "database_url").write_text(f"{empty_url}\n", "utf-8")
-    given = SERVICES["worker"]["environment"]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("ALERTPOST_")}
-    env |= {name: value.replace("/run/secrets", str(secrets)) for name, value in given.items()}
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("ALERTPOST_")}
     # As the image sets them; a directory that must not be written to.
-    env |= {"PATH": f"{BIN}:{os.environ['PATH']}", "ALERTPOST_LOG__FORMAT": "json"}
-    return env | {"ALERTPOST_DATA_DIR": str(tmp_path / "never"), "PYTHONPATH": str(ROOT)}
+    outer |= {"PATH": f"{BIN}:{os.environ['PATH']}", "ALERTPOST_LOG__FORMAT": "json"}
+    outer |= {"ALERTPOST_DATA_DIR": str(tmp_path / "never"), "PYTHONPATH": str(ROOT)}
+
+    def environment(service: str) -> dict[str, str]:
+        given: dict[str, str] = SERVICES[service]["environment"]
+        return outer | {
+            name: value.replace("/run/secrets", str(secrets)) for name, value in given.items()
+        }
+
+    return environment
 
 
 def run(argv: list[str], env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -450,28 +458,28 @@ def test_commands_exist() -> None:
 
 
 def test_migrate_work_and_stop(
-    containers_env: dict[str, str], empty_url: str, secrets: Path, tmp_path: Path
+    containers_env: Callable[[str], dict[str, str]], empty_url: str, secrets: Path, tmp_path: Path
 ) -> None:
     """
     On an empty PostgreSQL the job migrates; then a worker starts, is healthy and stops with 0.
 
     Its log tells neither password nor key, and nothing is written outside the volumes.
     """
-    before = health(containers_env, tmp_path)
+    before = health(containers_env("worker"), tmp_path)
     assert before.returncode == 1
     assert "alertpost db upgrade" in before.stderr
 
     for _ in range(2):
-        job = run(SERVICES["migrate"]["command"], containers_env, tmp_path)
+        job = run(SERVICES["migrate"]["command"], containers_env("migrate"), tmp_path)
         assert job.returncode == 0, job.stderr
     engine = create_engine_from(empty_url)
     assert is_current(engine)
     engine.dispose()
 
-    process, log = start_worker(containers_env, tmp_path)
+    process, log = start_worker(containers_env("worker"), tmp_path)
     try:
         wait_for("worker_start", log, process)
-        well = health(containers_env, tmp_path)
+        well = health(containers_env("worker"), tmp_path)
         assert well.returncode == 0, well.stderr
         assert well.stdout.count("\n") == 1
         process.send_signal(signal.SIGTERM)
@@ -490,13 +498,13 @@ def test_migrate_work_and_stop(
 
 
 def test_unhealthy_without_valkey(
-    containers_env: dict[str, str], valkey: Valkey, tmp_path: Path
+    containers_env: Callable[[str], dict[str, str]], valkey: Valkey, tmp_path: Path
 ) -> None:
     """With Valkey gone the health check says so in one line and exits with 1."""
-    run(SERVICES["migrate"]["command"], containers_env, tmp_path)
+    run(SERVICES["migrate"]["command"], containers_env("migrate"), tmp_path)
     assert valkey.stop() == 0
 
-    sick = health(containers_env, tmp_path)
+    sick = health(containers_env("worker"), tmp_path)
 
     assert sick.returncode == 1
     assert sick.stderr.count("\n") == 1
