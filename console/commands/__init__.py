@@ -7,12 +7,13 @@ from typing import Any
 
 import typer
 
-from console.commands import apps, audit, dead, deliveries, mailboxes, tenants
+from console.commands import apps, audit, db, dead, deliveries, keys, mailboxes, tenants
 from console.commands.deliveries import cancel
 from console.commands.demo import demo
 from console.commands.enqueue import enqueue
 from console.commands.report import report
 from console.commands.send import send
+from console.commands.service import sandbox, up, worker
 
 GROUPS: dict[str, typer.Typer] = {
     "tenants": tenants.app,
@@ -21,9 +22,14 @@ GROUPS: dict[str, typer.Typer] = {
     "deliveries": deliveries.app,
     "dead": dead.app,
     "audit": audit.app,
+    "db": db.app,
+    "keys": keys.app,
 }
 VERBS: dict[str, Callable[..., Any]] = {
     "demo": demo,
+    "up": up,
+    "worker": worker,
+    "sandbox": sandbox,
     "send": send,
     "enqueue": enqueue,
     "cancel": cancel,

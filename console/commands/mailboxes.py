@@ -1,0 +1,455 @@
+"""``alertpost mailboxes``: sender accounts, their consents, and whether they can send."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import webbrowser
+from typing import Annotated, Any, cast
+
+import typer
+
+from console import dialogue
+from console import verbs_mailboxes as verbs
+from console.actor import As, actor
+from console.asking import Yes, ask
+from console.consent import CALLBACK_PATH, Callback, Redirect, pasted_parameters
+from console.context import Context, opened
+from console.dialogue import Ending, Line
+from console.options import Tenant
+from console.output import Json, complain, jsonable, out, print_fields, print_json, print_table
+from console.verbs_mailboxes import Connected
+from models import grants, mailboxes
+from models.alert import AlertEmail
+from models.database import read, write
+from models.errors import ConfigurationError
+from models.mailboxes import MailboxChanges, MailboxEntry
+
+app = typer.Typer(help="Sender accounts.", no_args_is_help=True)
+
+Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="The mailbox.")]
+DisplayName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The name that recipients see.")
+]
+AuthUser = Annotated[
+    str | None,
+    typer.Option(metavar="USER", help="Who authenticates, for a shared mailbox."),
+]
+
+_TRY_LATER = 5
+_WAIT_SECONDS = 600.0
+
+
+@app.command("add")
+def add(
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's short name.")],
+    address: Address,
+    display_name: DisplayName = None,
+    auth_user: AuthUser = None,
+    who: As = None,
+) -> None:
+    """Add a mailbox; the first of a tenant takes the alerts that name none."""
+    with opened() as context, write(context.engine) as conn:
+        entry = mailboxes.add_mailbox(
+            conn,
+            tenant_slug=tenant,
+            address=address,
+            display_name=display_name,
+            auth_user=auth_user,
+        )
+        verbs.note(conn, actor(who), "mailbox-add", entry.address, tenant=tenant)
+    default = ", which takes the alerts that name no mailbox" if entry.is_default else ""
+    out.print(f"Mailbox {entry.address} is there{default}.", markup=False)
+    out.print(f"Next: `alertpost mailboxes connect {entry.address}`.", markup=False)
+
+
+@app.command("edit")
+def edit(
+    address: Address,
+    display_name: DisplayName = None,
+    auth_user: AuthUser = None,
+    default: Annotated[
+        bool, typer.Option("--default", help="Takes its tenant's alerts that name no mailbox.")
+    ] = False,
+    who: As = None,
+) -> None:
+    """Change the names of a mailbox; an empty one ("") takes a name away."""
+    changes: dict[str, str | None] = {}
+    if display_name is not None:
+        changes["display_name"] = display_name or None
+    if auth_user is not None:
+        changes["auth_user"] = auth_user or None
+    if not changes and not default:
+        raise ConfigurationError("nothing to change: give at least one option, see --help")
+    with opened() as context, write(context.engine) as conn:
+        entry = mailboxes.edit_mailbox(conn, address, **cast("MailboxChanges", changes))
+        if default:
+            mailboxes.set_default(conn, address)
+        changed = sorted([*changes, *(["is_default"] if default else [])])
+        verbs.note(conn, actor(who), "mailbox-edit", entry.address, changed=changed)
+    out.print(f"Mailbox {entry.address} is changed.", markup=False)
+    if auth_user is not None and entry.connected_at is not None:
+        out.print(
+            f"Somebody else authenticates now: `alertpost mailboxes connect {entry.address}`.",
+            markup=False,
+        )
+
+
+@app.command("remove")
+def remove(
+    address: Address,
+    force: Annotated[bool, typer.Option("--force", help="Cancel what still waits.")] = False,
+    yes: Yes = False,
+    who: As = None,
+) -> None:
+    """Take a mailbox out of service. What it sent stays on record."""
+    with opened() as context:
+        with read(context.engine) as conn:
+            entry = mailboxes.mailbox(conn, address)
+        if force or not entry.waiting:
+            ask(
+                f"Remove mailbox {entry.address}? Its consent is deleted and {entry.waiting} "
+                "waiting deliveries are cancelled.",
+                yes=yes,
+            )
+        with write(context.engine) as conn:
+            removal = mailboxes.remove_mailbox(conn, address, force=force)
+            verbs.note(
+                conn, actor(who), "mailbox-remove", entry.address, cancelled=removal.cancelled
+            )
+    out.print(
+        f"Mailbox {entry.address} is removed: {removal.cancelled} deliveries cancelled, "
+        f"{removal.kept} kept on record.",
+        markup=False,
+    )
+
+
+@app.command("connect")
+def connect(
+    address: Address,
+    *,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=65535, help="Port of 127.0.0.1 for the callback."),
+    ] = None,
+    redirect_uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help=f"As registered with the app; else http://localhost{CALLBACK_PATH}.",
+        ),
+    ] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Only print the address.")
+    ] = False,
+    paste: Annotated[
+        bool,
+        typer.Option("--paste", help="Paste the callback's address here, for machines without "
+                     "a browser."),
+    ] = False,
+    app_only: Annotated[
+        bool,
+        typer.Option("--app-only", help="Use the app's own permission (SMTP.SendAsApp), nobody "
+                     "signs in."),
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="How long the sign-in may take.")
+    ] = _WAIT_SECONDS,
+    who: As = None,
+) -> None:  # fmt: skip
+    """Get the consent under which a mailbox sends; also a new one, after it was revoked."""
+    me = actor(who)
+    with opened() as context:
+        if app_only:
+            _tell_connected(verbs.connect_app_only(context, address, actor=me))
+            return
+        redirect = Redirect.choose(redirect_uri, port, pasted=paste)
+        if paste:
+            _tell_connected(_connect_pasted(context, address, redirect, me))
+        else:
+            _tell_connected(
+                _connect_called(context, address, redirect, me, browser=not no_browser, wait=wait)
+            )
+
+
+def _connect_called(
+    context: Context, address: str, redirect: Redirect, me: str, *, browser: bool, wait: float
+) -> Connected:
+    """Listen on loopback, let somebody sign in, and redeem what the browser brings."""
+    who = verbs.account(context, address, kind=grants.DELEGATED)
+    client = verbs.entra(context, who.sender)
+    connected: list[Connected] = []
+    with Callback(redirect) as callback:
+        flow = verbs.begin(client, who, redirect_uri=callback.redirect_uri)
+
+        def finish(parameters: Any) -> str:
+            done = verbs.complete(context, client, who, flow=flow, callback=parameters, actor=me)
+            connected.append(done)
+            return f"{done.address} may send now, by the consent of {done.account}."
+
+        _print_address(flow["auth_uri"], who.sender.auth_user, callback.redirect_uri)
+        if callback.redirect_uri.startswith("http:"):
+            complain(
+                "open it in a browser on this machine; from elsewhere forward the port "
+                "(ssh -L) or use --paste"
+            )
+        if browser and _has_browser():
+            webbrowser.open(flow["auth_uri"])
+        callback.wait(state=flow["state"], finish=finish, seconds=wait)
+    return connected[0]
+
+
+def _connect_pasted(context: Context, address: str, redirect: Redirect, me: str) -> Connected:
+    who = verbs.account(context, address, kind=grants.DELEGATED)
+    client = verbs.entra(context, who.sender)
+    uri = redirect.uri or f"http://localhost{redirect.path}"
+    flow = verbs.begin(client, who, redirect_uri=uri)
+    _print_address(flow["auth_uri"], who.sender.auth_user, uri)
+    complain(
+        "open it in any browser; at the end that shows an error, because nothing listens at "
+        f"{uri} there: copy the whole address from its address bar and paste it here"
+    )
+    pasted = sys.stdin.readline()
+    return verbs.complete(
+        context, client, who, flow=flow, callback=pasted_parameters(pasted), actor=me
+    )
+
+
+@app.command("test")
+def try_it(
+    address: Address,
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="Who gets the mail.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Where it was parked and works: let it send again.")
+    ] = False,
+    as_json: Json = False,
+    who: As = None,
+) -> None:
+    """Send one mail now and show every step. Takes one of the mailbox's mails of this minute."""
+    me = actor(who)
+    lines: list[Line] = []
+
+    def tell(line: Line) -> None:
+        lines.append(line)
+        if not as_json:
+            _print_line(line)
+
+    with opened() as context:
+        account = verbs.account(context, address)
+        alert = AlertEmail.parse(
+            {
+                "tenant": account.sender.tenant_slug,
+                "to": [to],
+                "subject": "Test of alertpost",
+                "text": f"{account.sender.address} can send. This mail was sent by hand with "
+                "`alertpost mailboxes test`; nobody has to do anything.",
+                "severity": "low",
+            }
+        )
+        try:
+            ending = asyncio.run(dialogue.send_test(context, account, alert, tell=tell))
+        except dialogue.MustWait as waiting:
+            complain(str(waiting))
+            raise typer.Exit(_TRY_LATER) from waiting
+        with write(context.engine) as conn:
+            rule = ending.verdict.rule if ending.verdict else "accepted"
+            verbs.note(conn, me, "mailbox-test", account.entry.address, rule=rule)
+        parked = ending.verdict is None and account.entry.parked_at is not None
+        resumed = verbs.resume(context, address, actor=me) if parked and resume else []
+    if as_json:
+        print_json(_ending_json(ending, lines, resumed))
+    else:
+        _print_ending(ending)
+        if resumed:
+            out.print(f"Sends again: {', '.join(resumed)}.", markup=False)
+        elif parked:
+            out.print(
+                f"It is parked ({account.entry.park_reason}) but works: "
+                f"`alertpost mailboxes resume {account.entry.address}` lets it send again.",
+                markup=False,
+            )
+    if ending.verdict is not None:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """List mailboxes, with what they wait for."""
+    with opened() as context, read(context.engine) as conn:
+        entries = mailboxes.list_mailboxes(conn, tenant_slug=tenant)
+    if as_json:
+        print_json([jsonable(entry) for entry in entries])
+        return
+    print_table(
+        ("mailbox", "tenant", "standing", "reason", "waiting", "dead"),
+        [
+            (
+                f"{e.address} *" if e.is_default else e.address,
+                e.tenant_slug,
+                e.standing,
+                e.park_reason or (e.pause_reason if e.standing == "paused" else None),
+                e.waiting,
+                e.dead,
+            )
+            for e in entries
+        ],
+        right=("waiting", "dead"),
+        empty="There are no mailboxes yet. `alertpost mailboxes add TENANT ADDRESS` adds one.",
+    )
+    if entries and out.is_terminal:
+        out.print("* takes its tenant's alerts that name no mailbox", style="dim", markup=False)
+
+
+@app.command("show")
+def show(address: Address, as_json: Json = False) -> None:
+    """Show a mailbox: whether it can send, and what to do if not."""
+    with opened() as context, read(context.engine) as conn:
+        entry = mailboxes.mailbox(conn, address)
+    if as_json:
+        print_json(jsonable(entry))
+        return
+    print_fields(
+        {
+            "mailbox": entry.address,
+            "tenant": entry.tenant_slug,
+            "name": entry.display_name,
+            "authenticates": entry.auth_user,
+            "default": entry.is_default,
+            "standing": entry.standing,
+            "since": entry.parked_at,
+            "reason": entry.park_reason,
+            "meaning": entry.park_meaning,
+            "next step": entry.park_next_step or _next_step(entry),
+            "answer": entry.park_answer,
+            "tries itself": entry.probe_at,
+            "paused until": entry.paused_until if entry.standing == "paused" else None,
+            "pause reason": entry.pause_reason if entry.standing == "paused" else None,
+            "consent": _consent_text(entry),
+            "refreshed": entry.refreshed_at,
+            "waiting": entry.waiting,
+            "dead letters": entry.dead,
+        }
+    )
+
+
+@app.command("park")
+def park(
+    address: Address,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for whoever looks.")] = "",
+    who: As = None,
+) -> None:
+    """Let a mailbox's lane wait until somebody resumes it; what is accepted meanwhile waits too."""
+    me = actor(who)
+    with opened() as context:
+        entry = verbs.park(context, address, text=reason, actor=me)
+    out.print(
+        f"Mailbox {entry.address} is parked; {entry.waiting} deliveries wait. "
+        f"`alertpost mailboxes resume {entry.address}` ends that.",
+        markup=False,
+    )
+
+
+@app.command("resume")
+def resume_(
+    address: Address,
+    yes: Yes = False,
+    reason: Annotated[
+        str | None, typer.Option("--why", metavar="TEXT", help="For the audit trail.")
+    ] = None,
+    who: As = None,
+) -> None:
+    """Let a parked mailbox send again, and all that wait for the same cause."""
+    me = actor(who)
+    with opened() as context:
+        waiting = verbs.same_cause(context, address)
+        if len(waiting) > 1:
+            ask(
+                f"{len(waiting)} mailboxes wait for the same cause: {', '.join(waiting)}. "
+                "Let all of them send again?",
+                yes=yes,
+            )
+        resumed = verbs.resume(context, address, actor=me, reason=reason)
+    out.print(f"Sends again: {', '.join(resumed)}.", markup=False)
+
+
+def _has_browser() -> bool:
+    """Tell whether a window can open; a text browser in this terminal helps nobody."""
+    if not sys.stdout.isatty():
+        return False
+    return sys.platform in {"darwin", "win32"} or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
+
+
+def _print_address(address: str, user: str, redirect_uri: str) -> None:
+    complain(f"sign in as {user} and accept, at this address:")
+    # Alone on standard output, unbroken, and at once: somebody or something waits for it.
+    sys.stdout.write(f"{address}\n")
+    sys.stdout.flush()
+    complain(f"if it says AADSTS50011, register {redirect_uri} with the app (platform Web)")
+
+
+def _tell_connected(done: Connected) -> None:
+    out.print(f"Mailbox {done.address} is connected, by {done.account}.", markup=False)
+    if done.resumed:
+        out.print(f"Sends again: {', '.join(done.resumed)}.", markup=False)
+    if done.still_parked is not None:
+        out.print(
+            f"It is still parked ({done.still_parked.park_reason}): "
+            f"{done.still_parked.park_meaning} {done.still_parked.park_next_step}",
+            markup=False,
+        )
+
+
+def _print_line(line: Line) -> None:
+    first, *rest = line.received.splitlines() or [""]
+    out.print(f"{line.seconds * 1000:8.1f} ms  {line.stage:<9}{line.sent}", markup=False)
+    for text in (first, *rest):
+        if text:
+            out.print(f"{'':>13}{'':<9}  {text}", markup=False)
+    if line.detail:
+        out.print(f"{'':>13}{'':<9}  ({line.detail})", markup=False)
+
+
+def _print_ending(ending: Ending) -> None:
+    if ending.verdict is None:
+        out.print(f"Accepted in {ending.seconds * 1000:.0f} ms: {ending.reply}", markup=False)
+        for address, reply in ending.refused.items():
+            out.print(f"Refused for {address}: {reply}", markup=False)
+        return
+    out.print(f"Not sent: {ending.reply}", markup=False)
+    out.print(f"  what it means  {ending.verdict.meaning} ({ending.verdict.rule})", markup=False)
+    out.print(f"  what to do     {ending.verdict.next_step}", markup=False)
+
+
+def _ending_json(ending: Ending, lines: list[Line], resumed: list[str]) -> dict[str, object]:
+    verdict = ending.verdict
+    return {
+        "accepted": verdict is None,
+        "reply": ending.reply,
+        "refused": ending.refused,
+        "seconds": ending.seconds,
+        "message_id": ending.message_id,
+        "rule": verdict.rule if verdict else None,
+        "meaning": verdict.meaning if verdict else None,
+        "next_step": verdict.next_step if verdict else None,
+        "resumed": resumed,
+        "steps": [jsonable(line) for line in lines],
+    }
+
+
+def _next_step(entry: MailboxEntry) -> str | None:
+    if entry.connected_at is None:
+        return f"`alertpost mailboxes connect {entry.address}`"
+    return None
+
+
+def _consent_text(entry: MailboxEntry) -> str | None:
+    if entry.grant_kind is None or entry.granted_at is None:
+        return None
+    return f"{entry.grant_kind}, by {entry.account}, {entry.granted_at:%Y-%m-%d %H:%M}Z"

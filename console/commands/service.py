@@ -1,0 +1,221 @@
+"""``alertpost up``, ``worker`` and ``sandbox``: what runs until it is stopped."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import redis
+import typer
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from console import key_users, processes
+from console.context import opened
+from console.data_dir import DataDir
+from console.embedded_redis import EmbeddedRedis
+from console.output import complain, out
+from console.processes import SandboxProcess
+from console.supervisor import Supervisor
+from models import logs
+from models.errors import ConfigurationError
+from models.settings import Settings
+from sandbox.server import DEFAULT_TENANTS, SandboxOptions, run
+
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", metavar="N", min=1, max=256, help="Worker processes."),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, max=4096, help="Visits at once in each process."),
+]
+Port = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes any.")]
+
+
+def up(
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Run Microsoft 365 in a box beside it.")
+    ] = False,
+    how_many: Processes = None,
+    concurrency: Concurrency = None,
+) -> None:
+    """
+    Run everything: Redis, SQL, workers. Ctrl-C stops it, starting again finds all as it was.
+
+    What is not set comes from the data directory (ALERTPOST_DATA_DIR, ./var): an SQLite file, a
+    key, an embedded Redis server with its data.
+    """
+    given = Settings.load()
+    logs.setup(given.log, process="up")
+    directory = DataDir.prepare(given.data_dir)
+    with ExitStack() as stack:
+        stack.enter_context(directory.lock())
+        children = []
+        server = None
+        if not given.redis_url:
+            server = EmbeddedRedis.prepare(directory.redis)
+            children.append(processes.embedded_redis(server))
+        settings = _checked_settings(stack, given)
+        box = SandboxProcess.prepare(directory.path / "sandbox") if sandbox else None
+        if box is not None:
+            children.append(box.child())
+        workers = processes.workers(given, settings, processes=how_many, concurrency=concurrency)
+        children += workers
+        screen = _Screen(directory, settings, server, box, len(workers))
+        code = Supervisor(children, on_ready=screen.show).run()
+    if not screen.shown:
+        screen.explain()
+    elif code == 0:
+        complain(f"stopped; everything is kept in {directory.path}")
+    raise typer.Exit(code)
+
+
+def worker(
+    how_many: Processes = None,
+    concurrency: Concurrency = None,
+) -> None:
+    """Run workers only; Redis, and as a rule PostgreSQL, run elsewhere. Start as many as needed."""
+    given = Settings.load()
+    logs.setup(given.log, process="worker-supervisor")
+    with ExitStack() as stack:
+        with opened() as context:
+            settings = context.settings
+        if not settings.redis_url:
+            raise ConfigurationError(
+                "a worker needs Redis: set ALERTPOST_REDIS_URL, or use `alertpost up`, which "
+                "brings one along"
+            )
+        if not given.redis_url and not _answers(settings.redis_url):
+            raise ConfigurationError(
+                f"the embedded Redis of {settings.data_dir} is not running: `alertpost up` runs it "
+                "together with workers; or set ALERTPOST_REDIS_URL"
+            )
+        _announce_keys(stack, given, settings)
+        children = processes.workers(given, settings, processes=how_many, concurrency=concurrency)
+        code = Supervisor(children).run()
+    raise typer.Exit(code)
+
+
+def sandbox(
+    *,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="Keys and certificates.  [default: var/sandbox]"),
+    ] = None,
+    entra_port: Port = 0,
+    smtp_port: Port = 0,
+    world: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON with tenants and apps.")
+    ] = None,
+    tenants: Annotated[
+        str, typer.Option(metavar="A,B,C", help="Without --world: tenants to make.")
+    ] = ",".join(DEFAULT_TENANTS),
+    ready_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Written as JSON once all listens.")
+    ] = None,
+) -> None:
+    """Run Microsoft 365 in a box, on 127.0.0.1, until Ctrl-C."""
+    options = SandboxOptions(
+        directory=directory or Settings.load().data_dir / "sandbox",
+        entra_port=entra_port,
+        smtp_port=smtp_port,
+        world_file=world,
+        tenants=tuple(slug.strip() for slug in tenants.split(",") if slug.strip()),
+        ready_file=ready_file,
+    )
+    raise typer.Exit(run(options))
+
+
+class _Screen:
+    """What ``up`` tells: what runs where and what to do next, or why it does not run."""
+
+    def __init__(
+        self,
+        directory: DataDir,
+        settings: Settings,
+        server: EmbeddedRedis | None,
+        box: SandboxProcess | None,
+        workers: int,
+    ) -> None:
+        self._directory, self._settings = directory, settings
+        self._server, self._box, self._workers = server, box, workers
+        self.shown = False
+
+    def show(self) -> None:
+        """Print it; called once everything is ready."""
+        self.shown = True
+        masked = self._settings.masked()
+        database = masked["database_url"] or self._directory.path / "alertpost.db"
+        redis_at = self._server.directory if self._server else masked["redis_url"]
+        _say(f"alertpost runs, on {self._directory.path}")
+        _say(f"  SQL        {database}")
+        _say(f"  Redis      {redis_at}{' (embedded)' if self._server else ''}")
+        _say(f"  Workers    {self._workers}")
+        if self._box is not None:
+            self._show_box(self._box.facts())
+        else:
+            _say("Next: `alertpost tenants list`, `alertpost send --help`. Ctrl-C stops it.")
+
+    def explain(self) -> None:
+        """Say why it did not come up."""
+        if self._server is not None and self._server.readiness() is not True:
+            words = self._server.last_words()
+            complain(f"it did not come up; the embedded Redis says: {words}")
+        if self._box is not None and not self._box.ready_file.exists():
+            complain(f"it did not come up; the sandbox says: {self._box.last_words()}")
+
+    @staticmethod
+    def _show_box(facts: dict[str, Any]) -> None:
+        tenant, app = facts["tenants"][0], facts["apps"][0]
+        account = tenant["accounts"][0]
+        add = [
+            "alertpost", "tenants", "add", tenant["slug"],
+            "--directory-id", tenant["tenant_id"], "--client-id", app["client_id"],
+            "--client-secret-file", "-", "--authority", facts["entra_url"],
+            "--smtp-host", facts["smtp_host"], "--smtp-port", str(facts["smtp_port"]),
+            "--ca-file", facts["ca_file"], "--notify", account["address"],
+        ]  # fmt: skip
+        _say(f"  Sandbox    {facts['entra_url']}, SMTP on port {facts['smtp_port']}")
+        _say("Next, to add one of the sandbox's tenants (nothing of it is real):")
+        _say(f"  echo {shlex.quote(app['secrets'][0])} | {shlex.join(add)}")
+        _say(f"  alertpost mailboxes add {tenant['slug']} {account['address']}")
+        _say(
+            f"  alertpost mailboxes connect {account['address']}   "
+            f"# the password is {account['password']}"
+        )
+        _say("Ctrl-C stops it.")
+
+
+def _checked_settings(stack: ExitStack, given: Settings) -> Settings:
+    """Fill in what the directory knows, bring our own SQLite up to date, announce the keys."""
+    with opened() as context:
+        settings = context.settings
+    _announce_keys(stack, given, settings)
+    return settings
+
+
+def _announce_keys(stack: ExitStack, given: Settings, settings: Settings) -> None:
+    if not given.secret_keys:
+        keys = [key.get_secret_value() for key in settings.secret_keys]
+        stack.enter_context(key_users.using(DataDir.prepare(given.data_dir), keys))
+
+
+def _answers(url: str) -> bool:
+    client = redis.Redis.from_url(
+        url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+    )
+    try:
+        return bool(client.ping())
+    except redis.BusyLoadingError:
+        return True
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()
+
+
+def _say(text: str) -> None:
+    out.print(text, markup=False)

@@ -1,0 +1,334 @@
+"""``alertpost tenants``: customer organisations."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+import typer
+
+from console import verbs_tenants as verbs
+from console.actor import As, actor
+from console.asking import Yes, ask
+from console.commands.apps import credential_text
+from console.context import opened
+from console.credential_files import (
+    CertificateFile,
+    PrivateKeyFile,
+    SecretExpires,
+    SecretFile,
+    read_credential,
+)
+from console.output import Json, jsonable, out, print_fields, print_json, print_table
+from models import app_registrations, mailboxes, tenants
+from models.clouds import CLOUDS, resolve
+from models.database import read
+from models.errors import ConfigurationError
+from models.senders import authority_url, scopes
+from models.tenants import TenantChanges, TenantEntry, TenantOptions
+
+app = typer.Typer(help="Customer organisations.", no_args_is_help=True)
+
+Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The tenant's short name.")]
+Notify = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[SEVERITY=]ADDRESS",
+        help="Who gets alerts that name nobody; repeat it. With critical=, elevated=, normal= or "
+        "low= before the address: those of that severity.",
+    ),
+]
+Cloud = Annotated[str | None, typer.Option(metavar="|".join(CLOUDS), help="Microsoft's cloud.")]
+Authority = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="https://host[:port]; the directory id is appended."),
+]
+OidcAuthority = Annotated[
+    str | None, typer.Option(metavar="URL", help="A whole issuer, instead of --authority.")
+]
+SmtpHost = Annotated[str | None, typer.Option(metavar="H", help="Submission server.")]
+SmtpPort = Annotated[int | None, typer.Option(metavar="P", help="Its port.")]
+CaFile = Annotated[
+    str | None, typer.Option(metavar="F", help="Certificates to trust for Entra and SMTP, PEM.")
+]
+Scope = Annotated[str | None, typer.Option(metavar="S", help="OAuth scope to ask for.")]
+Name = Annotated[str | None, typer.Option(help="The customer's name, for people.")]
+App = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Share this app registration, see `apps list`.")
+]
+Uncertain = Annotated[
+    str | None,
+    typer.Option(
+        metavar="resend|hold",
+        help="A mail whose fate is unknown: send it again, or keep it as a dead letter.",
+    ),
+]
+MaxBytes = Annotated[
+    int | None, typer.Option(metavar="N", help="Largest mail, if not the settings' own limit.")
+]
+_RESETTABLE = (
+    "authority", "oidc-authority", "smtp-host", "smtp-port", "ca-file", "scope",
+    "max-message-bytes",
+)  # fmt: skip
+
+
+@app.command("add")
+def add(
+    slug: Slug,
+    *,
+    directory_id: Annotated[
+        str, typer.Option(metavar="ID", help="Entra tenant id, a GUID or a domain.")
+    ],
+    client_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Application (client) id.")
+    ] = None,
+    client_secret_file: SecretFile = None,
+    certificate_file: CertificateFile = None,
+    private_key_file: PrivateKeyFile = None,
+    secret_expires: SecretExpires = None,
+    app_name: Annotated[
+        str | None,
+        typer.Option("--app", metavar="NAME", help="Share this app registration instead."),
+    ] = None,
+    notify: Notify = None,
+    cloud: Cloud = None,
+    authority: Authority = None,
+    oidc_authority: OidcAuthority = None,
+    smtp_host: SmtpHost = None,
+    smtp_port: SmtpPort = None,
+    ca_file: CaFile = None,
+    scope: Scope = None,
+    name: Name = None,
+    uncertain: Uncertain = None,
+    max_message_bytes: MaxBytes = None,
+    who: As = None,
+) -> None:
+    """Add a customer, and the app registration that it trusts."""
+    credential = read_credential(
+        client_secret_file, certificate_file, private_key_file, secret_expires
+    )
+    options = _given(
+        name=name,
+        cloud=cloud,
+        authority=authority,
+        oidc_authority=oidc_authority,
+        smtp_host=smtp_host,
+        smtp_port=smtp_port,
+        ca_file=ca_file,
+        scope=scope,
+        uncertain_policy=uncertain,
+        max_message_bytes=max_message_bytes,
+        notify=verbs.notification_lists(notify) if notify else None,
+    )
+    with opened() as context:
+        added = verbs.add(
+            context,
+            actor=actor(who),
+            slug=slug,
+            directory_id=directory_id,
+            app=app_name,
+            client_id=client_id,
+            credential=credential,
+            options=cast("TenantOptions", options),
+        )
+    out.print(f"Tenant {slug} is there, with app registration {added.app.name}.", markup=False)
+    if not added.tenant.notify:
+        out.print(
+            f"It has no notification list: `alertpost tenants edit {slug} --notify ADDRESS`.",
+            markup=False,
+        )
+    out.print(f"Next: `alertpost mailboxes add {slug} ADDRESS`.", markup=False)
+
+
+@app.command("edit")
+def edit(
+    slug: Slug,
+    *,
+    directory_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Entra tenant id, a GUID or a domain.")
+    ] = None,
+    client_secret_file: SecretFile = None,
+    certificate_file: CertificateFile = None,
+    private_key_file: PrivateKeyFile = None,
+    secret_expires: SecretExpires = None,
+    app_name: Annotated[
+        str | None, typer.Option("--app", metavar="NAME", help="Use this app registration.")
+    ] = None,
+    notify: Notify = None,
+    cloud: Cloud = None,
+    authority: Authority = None,
+    oidc_authority: OidcAuthority = None,
+    smtp_host: SmtpHost = None,
+    smtp_port: SmtpPort = None,
+    ca_file: CaFile = None,
+    scope: Scope = None,
+    name: Name = None,
+    uncertain: Uncertain = None,
+    max_message_bytes: MaxBytes = None,
+    reset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help=f"Back to the cloud's own value: {', '.join(_RESETTABLE)}."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if consents become worthless by it.")
+    ] = False,
+    who: As = None,
+) -> None:
+    """
+    Change a tenant, or give its app registration a new secret.
+
+    --notify replaces the whole notification list. What waited for the change goes on by itself.
+    """
+    credential = read_credential(
+        client_secret_file, certificate_file, private_key_file, secret_expires
+    )
+    changes = _given(
+        directory_id=directory_id,
+        app=app_name,
+        name=name,
+        cloud=cloud,
+        authority=authority,
+        oidc_authority=oidc_authority,
+        smtp_host=smtp_host,
+        smtp_port=smtp_port,
+        ca_file=ca_file,
+        scope=scope,
+        uncertain_policy=uncertain,
+        max_message_bytes=max_message_bytes,
+        notify=verbs.notification_lists(notify) if notify else None,
+    ) | _cleared(reset or [])
+    with opened() as context:
+        changed = verbs.edit(
+            context,
+            actor=actor(who),
+            slug=slug,
+            changes=cast("TenantChanges", changes),
+            credential=credential,
+            force=force,
+        )
+    out.print(f"Tenant {slug} is changed.", markup=False)
+    if credential is not None and changed.app.tenants > 1:
+        out.print(
+            f"App registration {changed.app.name} serves {changed.app.tenants} tenants; the new "
+            "credential holds for all of them.",
+            markup=False,
+        )
+    _tell_resumed(changed.resumed)
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List tenants, with how their mailboxes fare."""
+    with opened() as context, read(context.engine) as conn:
+        entries = tenants.list_tenants(conn)
+    if as_json:
+        print_json([jsonable(entry) for entry in entries])
+        return
+    print_table(
+        ("tenant", "name", "app", "cloud", "mailboxes", "connected", "parked", "waiting"),
+        [
+            (e.slug, e.name, e.app, e.cloud, e.mailboxes, e.connected, e.parked, e.waiting)
+            for e in entries
+        ],
+        right=("mailboxes", "connected", "parked", "waiting"),
+        empty="There are no tenants yet. `alertpost tenants add --help` says what one needs.",
+    )
+
+
+@app.command("show")
+def show(slug: Slug, as_json: Json = False) -> None:
+    """Show a tenant, with the values that hold for it."""
+    with opened() as context, read(context.engine) as conn:
+        entry = tenants.tenant(conn, slug)
+        registration = app_registrations.app(conn, entry.app)
+        boxes = mailboxes.list_mailboxes(conn, tenant_slug=slug)
+    if as_json:
+        whole = cast("dict[str, object]", jsonable(entry))
+        in_force = _in_force(entry)
+        registration_and_boxes = {"app_registration": registration, "mailboxes": boxes}
+        print_json(whole | {"in_force": in_force} | registration_and_boxes)
+        return
+    in_force = _in_force(entry)
+    print_fields(
+        {
+            "tenant": entry.slug,
+            "name": entry.name or None,
+            "directory": entry.directory_id,
+            "app": f"{entry.app} (client id {entry.client_id})",
+            "credential": credential_text(registration),
+            "cloud": entry.cloud,
+            "authority": in_force["authority"],
+            "SMTP": f"{in_force['smtp_host']}:{in_force['smtp_port']}",
+            "scope": in_force["scope"],
+            "CA file": entry.ca_file,
+            "notify": entry.notify or "nobody",
+            "uncertain": entry.uncertain_policy,
+            "largest mail": entry.max_message_bytes,
+            "mailboxes": [f"{box.address} ({box.standing})" for box in boxes] or "none",
+            "waiting": entry.waiting,
+            "added": entry.created_at,
+        }
+    )
+
+
+@app.command("remove")
+def remove(
+    slug: Slug,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also one that is in use: cancels what waits, ends consents."),
+    ] = False,
+    yes: Yes = False,
+    who: As = None,
+) -> None:
+    """Remove a tenant. What it sent stays on record."""
+    with opened() as context:
+        with read(context.engine) as conn:
+            entry = tenants.tenant(conn, slug)
+        if force or not (entry.mailboxes or entry.waiting):
+            ask(
+                f"Remove tenant {slug}? {entry.mailboxes} mailbox(es) go out of service, "
+                f"{entry.connected} consent(s) are deleted, {entry.waiting} waiting deliveries "
+                "are cancelled.",
+                yes=yes,
+            )
+        removal = verbs.remove(context, actor=actor(who), slug=slug, force=force)
+    out.print(
+        f"Tenant {slug} is removed: {removal.cancelled} deliveries cancelled, {removal.grants} "
+        f"consents deleted, {removal.kept} deliveries kept on record.",
+        markup=False,
+    )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _cleared(names: list[str]) -> dict[str, None]:
+    unknown = [name for name in names if name not in _RESETTABLE]
+    if unknown:
+        raise ConfigurationError(f"--reset {unknown[0]!r}: choose one of {', '.join(_RESETTABLE)}")
+    return {name.replace("-", "_"): None for name in names}
+
+
+def _tell_resumed(addresses: list[str]) -> None:
+    if addresses:
+        out.print(f"Sends again: {', '.join(addresses)}.", markup=False)
+
+
+def _in_force(entry: TenantEntry) -> dict[str, object]:
+    """Fill in what the tenant's cloud says where it has no value of its own."""
+    cloud = resolve(entry.cloud)
+    return {
+        "authority": entry.oidc_authority
+        or authority_url(
+            cloud=cloud,
+            directory_id=entry.directory_id,
+            authority=entry.authority,
+            oidc_authority=None,
+        ),
+        "smtp_host": entry.smtp_host or cloud.smtp_host,
+        "smtp_port": entry.smtp_port or cloud.smtp_port,
+        "scope": " ".join(scopes(cloud=cloud, grant_kind=None, override=entry.scope)),
+    }

@@ -1,0 +1,331 @@
+"""Connecting, parking and resuming mailboxes: what both doors of the console do, unprinted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from console import park_causes
+from console.context import Context
+from console.waking import wake
+from models import app_registrations, audit, grants, lane, mailboxes, senders, tenants
+from models.app_registrations import Credential
+from models.clouds import resolve
+from models.database import read, write
+from models.errors import Conflict, CredentialRejected, NotFound
+from models.lane_park import concerned
+from models.mailboxes import MailboxEntry
+from models.senders import Sender
+from workers.entra import Entra
+from workers.oauth_errors import classify_oauth
+from workers.tls_contexts import TlsContexts
+
+_SAYS_ALL = frozenset(
+    {
+        "wrong_account", "wrong_tenant", "wrong_audience", "state_mismatch", "nonce_mismatch",
+        "invalid_tenant",
+    }
+)  # fmt: skip
+"""Errors that our own checks raise, whose description already is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A mailbox with what is needed to get a token for it."""
+
+    entry: MailboxEntry
+    sender: Sender
+    credential: Credential
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """
+    What a consent brought.
+
+    Attributes:
+        account: Who consented; the client id for an app-only grant.
+        resumed: Addresses of mailboxes that waited for it and go on.
+        still_parked: The mailbox waits for something that a consent does not cure.
+    """
+
+    address: str
+    account: str
+    resumed: list[str]
+    still_parked: MailboxEntry | None
+
+
+def account(context: Context, address: str, *, kind: str | None = None) -> Account:
+    """
+    Look a mailbox up.
+
+    Args:
+        context: Open resources.
+        address: The mailbox.
+        kind: Ask for the scopes of this kind of grant; None: of the grant that is there.
+
+    Raises:
+        NotFound: There is no such mailbox.
+    """
+    with read(context.engine) as conn:
+        entry = mailboxes.mailbox(conn, address)
+        sender = senders.sender(conn, entry.id)
+        if sender is None:
+            raise NotFound(f"mailbox {address!r} was removed just now")
+        tenant = tenants.tenant(conn, entry.tenant_slug)
+        app = app_registrations.open_app(conn, context.vault, sender.app_id)
+    if kind is not None:
+        scopes = senders.scopes(cloud=resolve(tenant.cloud), grant_kind=kind, override=tenant.scope)
+        sender = replace(sender, scopes=scopes)
+    return Account(entry, sender, app.credential)
+
+
+def entra(context: Context, sender: Sender) -> Entra:
+    """Give the client for the sender's sign-in service."""
+    return Entra(
+        ca_file=TlsContexts(context.settings.ca_file).ca_file(sender.ca_file),
+        timeout_seconds=context.settings.lease.request_timeout_seconds,
+    )
+
+
+def begin(client: Entra, who: Account, *, redirect_uri: str) -> dict[str, Any]:
+    """
+    Start a sign-in.
+
+    Returns:
+        What ``complete`` needs; its ``auth_uri`` is the address to open.
+
+    Raises:
+        CredentialRejected: The directory is unknown to the sign-in service.
+        TokenUnavailable: The sign-in service cannot be reached.
+    """
+    try:
+        return client.begin(who.sender, who.credential, redirect_uri=redirect_uri)
+    except CredentialRejected as refused:
+        raise explained(refused) from refused
+
+
+def complete(
+    context: Context,
+    client: Entra,
+    who: Account,
+    *,
+    flow: dict[str, Any],
+    callback: Mapping[str, str],
+    actor: str,
+) -> Connected:
+    """
+    Redeem a callback, store the grant, and let go on what waited for it.
+
+    Raises:
+        CredentialRejected: Declined, given by another account, or refused; says what to do.
+        TokenUnavailable: Entra cannot answer now.
+    """
+    try:
+        consent = client.complete(who.sender, who.credential, flow=flow, callback=callback)
+    except CredentialRejected as refused:
+        raise explained(refused) from refused
+    return _store(
+        context,
+        who,
+        actor=actor,
+        kind=grants.DELEGATED,
+        cache=consent.tokens.cache,
+        account=consent.account,
+        tenant_claim=consent.tenant_claim,
+        object_claim=consent.object_claim,
+    )
+
+
+def connect_app_only(context: Context, address: str, *, actor: str) -> Connected:
+    """
+    Connect a mailbox under the app's own permission (``SMTP.SendAsApp``), after getting a token.
+
+    Raises:
+        CredentialRejected: Entra gives the app no token; says what to do.
+        TokenUnavailable: Entra cannot answer now.
+    """
+    who = account(context, address, kind=grants.APP_ONLY)
+    try:
+        entra(context, who.sender).client_credentials(who.sender, who.credential)
+    except CredentialRejected as refused:
+        raise explained(refused) from refused
+    return _store(
+        context,
+        who,
+        actor=actor,
+        kind=grants.APP_ONLY,
+        cache=None,
+        account=who.sender.client_id,
+        tenant_claim=who.sender.directory_id,
+        object_claim="",
+    )
+
+
+def explained(refused: CredentialRejected) -> CredentialRejected:
+    """Say in plain words what a refusal of Entra means and what to do about it."""
+    if refused.error in _SAYS_ALL:
+        return refused
+    verdict = classify_oauth(
+        refused.error,
+        refused.codes,
+        refused.suberror,
+        refused.description,
+        http_status=refused.http_status,
+    )
+    detail = f" [{verdict.detail}]" if verdict.detail else ""
+    return CredentialRejected(
+        refused.error,
+        codes=refused.codes,
+        description=f"{verdict.meaning} {verdict.next_step}{detail}",
+        suberror=refused.suberror,
+        http_status=refused.http_status,
+    )
+
+
+def park(context: Context, address: str, *, text: str, actor: str) -> MailboxEntry:
+    """
+    Let a mailbox's lane wait until somebody resumes it.
+
+    Raises:
+        NotFound: There is no such mailbox.
+        Conflict: It is parked already, for a cause that would be forgotten.
+    """
+    with write(context.engine) as conn:
+        entry = mailboxes.mailbox(conn, address)
+        if entry.parked_at is not None:
+            raise Conflict(
+                f"mailbox {entry.address} is parked already ({entry.park_reason}): "
+                f"{entry.park_meaning}"
+            )
+        lane.park(
+            conn,
+            mailbox_id=entry.id,
+            scope="mailbox",
+            reason=park_causes.BY_HAND,
+            meaning=text or "Somebody parked it by hand.",
+            next_step=f"When it may send again: `alertpost mailboxes resume {entry.address}`.",
+            answer="",
+            probe_after_seconds=None,
+        )
+        note(conn, actor, "mailbox-park", entry.address, reason=text or None)
+        return mailboxes.mailbox(conn, address)
+
+
+def same_cause(context: Context, address: str) -> list[str]:
+    """
+    Name the mailboxes that wait for the same cause as this one, itself included.
+
+    Raises:
+        NotFound: There is no such mailbox.
+        Conflict: It is not parked.
+    """
+    with read(context.engine) as conn:
+        entry = mailboxes.mailbox(conn, address)
+        if entry.parked_at is None:
+            raise Conflict(f"mailbox {entry.address} is not parked; it is {entry.standing}")
+        scope: lane.Scope = "mailbox"
+        if entry.park_scope in {"tenant", "app"}:
+            scope = "tenant" if entry.park_scope == "tenant" else "app"
+        within = set(concerned(conn, entry.id, scope))
+        return [
+            box.address
+            for box in mailboxes.list_mailboxes(conn)
+            if box.id in within
+            and (box.park_reason, box.park_scope) == (entry.park_reason, entry.park_scope)
+        ]
+
+
+def resume(context: Context, address: str, *, actor: str, reason: str | None = None) -> list[str]:
+    """
+    Let a mailbox send again, and all that were parked for the same cause.
+
+    Returns:
+        Their addresses; none where it was not parked.
+
+    Raises:
+        NotFound: There is no such mailbox.
+    """
+    with write(context.engine) as conn:
+        entry = mailboxes.mailbox(conn, address)
+        resumed = lane.resume_scope(conn, mailbox_id=entry.id)
+        addresses = _addresses(conn, resumed)
+        if resumed:
+            note(conn, actor, "mailbox-resume", entry.address, reason=reason, resumed=addresses)
+    wake(context, resumed)
+    return addresses
+
+
+def note(
+    conn: Connection,
+    actor: str,
+    action: str,
+    address: str,
+    reason: str | None = None,
+    **detail: Any,
+) -> None:
+    """Write to the audit trail who did what with a mailbox."""
+    audit.write(
+        conn,
+        audit.Entry(
+            actor=actor,
+            action=action,
+            subject_kind="mailbox",
+            subject=address,
+            reason=reason,
+            detail=detail,
+        ),
+    )
+
+
+def _store(
+    context: Context,
+    who: Account,
+    *,
+    actor: str,
+    kind: str,
+    cache: str | None,
+    account: str,
+    tenant_claim: str,
+    object_claim: str,
+) -> Connected:
+    key = who.sender.mailbox_id
+    with write(context.engine) as conn:
+        grants.connect_mailbox(
+            conn,
+            context.vault,
+            mailbox_id=key,
+            kind=kind,
+            cache=cache,
+            account=account,
+            tenant_claim=tenant_claim,
+            object_claim=object_claim,
+        )
+        entry = mailboxes.mailbox(conn, who.entry.address)
+        resumed: list[UUID] = []
+        if entry.park_reason in park_causes.cured_by_consent():
+            resumed = lane.resume_scope(conn, mailbox_id=key)
+        addresses = _addresses(conn, resumed)
+        note(
+            conn,
+            actor,
+            "mailbox-connect",
+            entry.address,
+            kind=kind,
+            account=account,
+            resumed=addresses,
+        )
+        entry = mailboxes.mailbox(conn, who.entry.address)
+    # Also where nothing was parked: before its first consent a lane waits without that.
+    wake(context, {key, *resumed})
+    still_parked = entry if entry.parked_at is not None else None
+    return Connected(entry.address, account, addresses, still_parked)
+
+
+def _addresses(conn: Connection, keys: list[UUID]) -> list[str]:
+    chosen = set(keys)
+    return [box.address for box in mailboxes.list_mailboxes(conn) if box.id in chosen]

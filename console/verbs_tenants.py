@@ -1,0 +1,232 @@
+"""Adding, changing and removing tenants and app registrations; each is one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from console import park_causes
+from console.context import Context
+from console.waking import wake
+from models import app_registrations as apps
+from models import audit, lane, mailboxes, tenants
+from models.app_registrations import App, Credential
+from models.database import write
+from models.errors import ConfigurationError
+from models.mailboxes import Removal
+from models.severity import Severity
+from models.tenants import TenantChanges, TenantEntry, TenantOptions
+
+_LISTS = ("default", *(severity.label for severity in Severity))
+_CONNECTION = frozenset(
+    {
+        "app", "authority", "ca_file", "cloud", "directory_id", "oidc_authority", "scope",
+        "smtp_host", "smtp_port",
+    }
+)  # fmt: skip
+"""Changes after which a mailbox that could not connect is worth another try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """
+    What a change did.
+
+    Attributes:
+        resumed: Addresses of mailboxes that waited for it and go on.
+    """
+
+    tenant: TenantEntry
+    app: App
+    resumed: list[str]
+
+
+def notification_lists(entries: Sequence[str]) -> dict[str, list[str]]:
+    """
+    Sort ``ADDRESS`` and ``SEVERITY=ADDRESS`` into the lists of a tenant.
+
+    Args:
+        entries: As given; what does not begin with a list's name is an address.
+    """
+    lists: dict[str, list[str]] = {}
+    for entry in entries:
+        name, sign, address = entry.partition("=")
+        if not sign or name.strip().lower() not in _LISTS:
+            name, address = "default", entry
+        lists.setdefault(name.strip().lower(), []).append(address.strip())
+    return lists
+
+
+def add(
+    context: Context,
+    *,
+    actor: str,
+    slug: str,
+    directory_id: str,
+    app: str | None,
+    client_id: str | None,
+    credential: Credential | None,
+    options: TenantOptions,
+) -> Changed:
+    """
+    Add a tenant, with an app registration of its own unless one is named.
+
+    Raises:
+        ConfigurationError: Neither an app registration nor all that one needs was given.
+        NotFound: No app registration has the name given.
+        Conflict: The slug, or the name of the app registration, is taken.
+    """
+    if app is None and not (client_id and credential):
+        raise ConfigurationError(
+            "give --client-id with --client-secret-file (or --certificate-file and "
+            "--private-key-file), or --app NAME to use an app registration that is there"
+        )
+    if app is not None and (client_id or credential):
+        raise ConfigurationError(
+            f"app registration {app!r} brings its client id and secret along: leave those away, "
+            f"or change them with 'alertpost apps secret {app}'"
+        )
+    with write(context.engine) as conn:
+        if client_id and credential:
+            apps.add_app(conn, context.vault, name=slug, client_id=client_id, credential=credential)
+        entry = tenants.add_tenant(
+            conn, slug=slug, directory_id=directory_id, app=app or slug, **options
+        )
+        _note(conn, actor, "tenant-add", slug, app=entry.app, cloud=entry.cloud)
+        return Changed(entry, apps.app(conn, entry.app), [])
+
+
+def edit(
+    context: Context,
+    *,
+    actor: str,
+    slug: str,
+    changes: TenantChanges,
+    credential: Credential | None,
+    force: bool,
+) -> Changed:
+    """
+    Change a tenant and, where a credential is given, that of its app registration.
+
+    Mailboxes that were parked for what is changed here go on.
+
+    Raises:
+        ConfigurationError: Nothing to change, or a new value is malformed.
+        NotFound: There is no such tenant or app registration.
+        Conflict: The change makes consents worthless and force was not given.
+    """
+    if not changes and credential is None:
+        raise ConfigurationError("nothing to change: give at least one option, see --help")
+    with write(context.engine) as conn:
+        entry = tenants.edit_tenant(conn, slug, force=force, **changes)
+        resumed: dict[UUID, str] = {}
+        if credential is not None:
+            apps.renew_credential(conn, context.vault, name=entry.app, credential=credential)
+            resumed |= _resume(conn, app=entry.app, reasons=park_causes.cured_by_credential())
+        if _CONNECTION & changes.keys():
+            resumed |= _resume(conn, tenant=slug, reasons=park_causes.cured_by_settings())
+        _note(
+            conn,
+            actor,
+            "tenant-edit",
+            slug,
+            changed=sorted(changes),
+            credential=credential is not None,
+            resumed=_sorted(resumed),
+        )
+        changed = Changed(tenants.tenant(conn, slug), apps.app(conn, entry.app), _sorted(resumed))
+    wake(context, resumed)
+    return changed
+
+
+def remove(context: Context, *, actor: str, slug: str, force: bool) -> Removal:
+    """
+    Remove a tenant; its app registration goes too if it has the tenant's name and serves no other.
+
+    Raises:
+        NotFound: There is no such tenant.
+        Conflict: It has mailboxes or deliveries and force was not given.
+    """
+    with write(context.engine) as conn:
+        entry = tenants.tenant(conn, slug)
+        removal = tenants.remove_tenant(conn, slug, force=force)
+        if entry.app == slug and removal.deleted and not apps.app(conn, slug).tenants:
+            apps.remove_app(conn, slug)
+        _note(conn, actor, "tenant-remove", slug, cancelled=removal.cancelled, kept=removal.kept)
+    return removal
+
+
+def add_app(
+    context: Context, *, actor: str, name: str, client_id: str, credential: Credential
+) -> App:
+    """Add an app registration that several tenants can share; raises as ``apps.add_app``."""
+    with write(context.engine) as conn:
+        entry = apps.add_app(
+            conn, context.vault, name=name, client_id=client_id, credential=credential
+        )
+        _note(conn, actor, "app-add", name, client_id=entry.client_id)
+    return entry
+
+
+def renew_credential(
+    context: Context, *, actor: str, name: str, credential: Credential
+) -> tuple[App, list[str]]:
+    """
+    Give an app registration another secret or certificate.
+
+    Returns:
+        The app, and the addresses of mailboxes that waited for this and go on.
+
+    Raises:
+        NotFound: No app registration has this name.
+    """
+    with write(context.engine) as conn:
+        entry = apps.renew_credential(conn, context.vault, name=name, credential=credential)
+        resumed = _resume(conn, app=name, reasons=park_causes.cured_by_credential())
+        _note(conn, actor, "app-secret", name, resumed=_sorted(resumed))
+    wake(context, resumed)
+    return entry, _sorted(resumed)
+
+
+def remove_app(context: Context, *, actor: str, name: str) -> None:
+    """Delete an app registration; raises as ``apps.remove_app``."""
+    with write(context.engine) as conn:
+        apps.remove_app(conn, name)
+        _note(conn, actor, "app-remove", name)
+
+
+def _resume(
+    conn: Connection, *, reasons: frozenset[str], app: str | None = None, tenant: str | None = None
+) -> dict[UUID, str]:
+    """Let mailboxes of an app or a tenant go on that were parked for one of these reasons."""
+    slugs = {
+        entry.slug
+        for entry in tenants.list_tenants(conn)
+        if entry.slug == tenant or (app is not None and entry.app == app)
+    }
+    parked = {
+        entry.id: entry.address
+        for entry in mailboxes.list_mailboxes(conn)
+        if entry.tenant_slug in slugs and entry.park_reason in reasons
+    }
+    return {key: parked[key] for key in lane.resume(conn, mailbox_ids=list(parked))}
+
+
+def _sorted(resumed: dict[UUID, str]) -> list[str]:
+    return sorted(resumed.values())
+
+
+def _note(conn: Connection, actor: str, action: str, subject: str, /, **detail: object) -> None:
+    audit.write(
+        conn,
+        audit.Entry(
+            actor=actor,
+            action=action,
+            subject_kind=action.partition("-")[0],
+            subject=subject,
+            detail=detail,
+        ),
+    )
