@@ -65,3 +65,8 @@ class RedisKeys:
     def refresh_failure(self, mailbox_id: UUID) -> str:
         """Exists while a refresh that failed should not be tried again."""
         return f"{self.prefix}:refresh-failure:{mailbox_id}"
+
+    @property
+    def lease_era(self) -> str:
+        """Made once and never expiring: another value means that Redis lost its memory."""
+        return f"{self.prefix}:lease-era"

@@ -9,32 +9,32 @@ that this file works around:
   application costs at its making, a look at the tenant's OpenID configuration, is remembered here.
 * The callback is redeemed into a throw-away cache: MSAL stores tokens before it checks the nonce.
 * MSAL does not validate the ID token; ``complete`` checks what matters.
-* ``requests`` would let REQUESTS_CA_BUNDLE from the environment win over our CA file.
+* MSAL hides the HTTP status and mixes up what is wrong with what is away; ``entra_http`` does not.
 """
 
 from __future__ import annotations
 
-import json
-import threading
-import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import msal
-import requests
 
 from models.app_registrations import Credential
 from models.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from models.senders import Sender
+from workers.entra_http import UNAVAILABLE_RETRY_SECONDS, EntraCall, EntraHttp
 
-DISCOVERY_SECONDS = 24 * 3600.0
-"""How long a tenant's OpenID configuration is remembered; it changes about never."""
+ASSUMED_LIFETIME_SECONDS = 3599.0
+"""Of a token whose answer does not say (RFC 6749 section 5.1 only recommends it); as MSAL does."""
 
-UNAVAILABLE_RETRY_SECONDS = 5.0
-TOO_MANY_REQUESTS = 429
-SERVER_ERROR = 500
+CONSUMERS = "9188040d-6c67-4c5b-b112-36a304b66dad"
+"""The directory of all personal Microsoft accounts."""
+
+_RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
+"""MSAL adds these itself and refuses to be given one."""
 
 
 def _for_msal(credential: Credential) -> str | dict[str, str]:
@@ -82,7 +82,7 @@ class Entra:
     """One client for all tenants that trust the same CA file."""
 
     def __init__(self, *, ca_file: str, timeout_seconds: float) -> None:
-        self._http = _Http(ca_file=ca_file, timeout_seconds=timeout_seconds)
+        self._http = EntraHttp(ca_file=ca_file, timeout_seconds=timeout_seconds)
 
     def refresh(self, sender: Sender, credential: Credential, cache: str) -> Tokens:
         """
@@ -98,18 +98,21 @@ class Entra:
             TokenUnavailable: Not now.
         """
         store = msal.SerializableTokenCache()
-        store.deserialize(cache)
-        http = self._http.recording()
+        try:
+            store.deserialize(cache)
+        except ValueError as error:
+            raise CredentialRejected(
+                "invalid_grant", description="the grant cannot be read: connect the mailbox again"
+            ) from error
+        http = self._http.call()
         application = self._application(sender, credential, store, http)
         accounts = application.get_accounts()
         if not accounts:
             raise CredentialRejected("invalid_grant", description="the grant holds no account")
-        answer = _call(
-            http,
-            lambda: application.acquire_token_silent_with_error(
-                list(sender.scopes), account=accounts[0], force_refresh=True
-            ),
-        )
+        with _understood():
+            answer = application.acquire_token_silent_with_error(
+                _scopes(sender), account=accounts[0], force_refresh=True
+            )
         if answer is None:
             raise CredentialRejected(
                 "invalid_grant", description="the grant holds no refresh token"
@@ -125,11 +128,10 @@ class Entra:
             TokenUnavailable: As ``refresh``.
         """
         store = msal.SerializableTokenCache()
-        http = self._http.recording()
+        http = self._http.call()
         application = self._application(sender, credential, store, http)
-        answer = _call(
-            http, lambda: application.acquire_token_for_client(scopes=list(sender.scopes))
-        )
+        with _understood():
+            answer = application.acquire_token_for_client(scopes=_scopes(sender))
         return _tokens(answer or {}, store, http)
 
     def begin(self, sender: Sender, credential: Credential, *, redirect_uri: str) -> dict[str, Any]:
@@ -140,21 +142,18 @@ class Entra:
             MSAL's flow: keep it on the server side until the callback, use it once. Its
             ``auth_uri`` is the address a person opens.
         """
-        http = self._http.recording()
+        http = self._http.call()
         application = self._application(sender, credential, msal.SerializableTokenCache(), http)
         with warnings.catch_warnings():
             # MSAL prefers form_post. On loopback the answer stays in the address line instead,
             # from where it can be pasted; PKCE makes the code worthless to whoever reads it.
             warnings.simplefilter("ignore", UserWarning)
-            flow: dict[str, Any] = _call(
-                http,
-                lambda: application.initiate_auth_code_flow(
-                    list(sender.scopes),
-                    redirect_uri=redirect_uri,
-                    login_hint=sender.auth_user or sender.address,
-                    prompt="select_account",
-                    response_mode="form_post" if redirect_uri.startswith("https:") else "query",
-                ),
+            flow: dict[str, Any] = application.initiate_auth_code_flow(
+                _scopes(sender),
+                redirect_uri=redirect_uri,
+                login_hint=sender.auth_user or sender.address,
+                prompt="select_account",
+                response_mode="form_post" if redirect_uri.startswith("https:") else "query",
             )
         return flow
 
@@ -179,27 +178,32 @@ class Entra:
             CredentialRejected: Declined, or given by another account, or refused by Entra.
             TokenUnavailable: Entra cannot answer now.
         """
-        store = msal.SerializableTokenCache()
-        http = self._http.recording()
-        application = self._application(sender, credential, store, http)
-        try:
-            answer = _call(
-                http,
-                lambda: application.acquire_token_by_auth_code_flow(flow, dict(callback)),
-            )
-        except RuntimeError as error:
-            raise CredentialRejected(
-                "nonce_mismatch", description="the answer does not belong to this sign-in"
-            ) from error
-        except ValueError as error:
+        if not flow.get("state") or callback.get("state") != flow["state"]:
             raise CredentialRejected(
                 "state_mismatch",
                 description="the answer does not belong to this sign-in, or was used before: "
                 "start again",
-            ) from error
+            )
+        store = msal.SerializableTokenCache()
+        http = self._http.call()
+        application = self._application(sender, credential, store, http)
+        with _understood():
+            try:
+                # MSAL takes parts out of the flow that it is given.
+                answer = application.acquire_token_by_auth_code_flow(dict(flow), dict(callback))
+            except RuntimeError as error:
+                raise CredentialRejected(
+                    "nonce_mismatch", description="the answer does not belong to this sign-in"
+                ) from error
         tokens = _tokens(answer or {}, store, http)
         claims = (answer or {}).get("id_token_claims") or {}
         _check_claims(sender, claims)
+        if not list(store.search(store.CredentialType.REFRESH_TOKEN)):
+            raise CredentialRejected(
+                "no_refresh_token",
+                description="the consent brought no refresh token, so it would end within the "
+                "hour: allow the app offline access, then connect again",
+            )
         return Consent(
             tokens=tokens,
             account=str(claims.get("preferred_username", "")),
@@ -212,132 +216,85 @@ class Entra:
         sender: Sender,
         credential: Credential,
         store: msal.SerializableTokenCache,
-        http: _Recording,
+        http: EntraCall,
     ) -> msal.ConfidentialClientApplication:
         where: dict[str, Any] = (
-            {"oidc_authority": sender.oidc_authority}
+            {"oidc_authority": sender.oidc_authority.rstrip("/")}
             if sender.oidc_authority
             else {"authority": sender.authority_url, "instance_discovery": False}
         )
         try:
-            return _call(
-                http,
-                lambda: msal.ConfidentialClientApplication(
-                    sender.client_id,
-                    client_credential=_for_msal(credential),
-                    token_cache=store,
-                    http_client=http,
-                    **where,
-                ),
+            return msal.ConfidentialClientApplication(
+                sender.client_id,
+                client_credential=_for_msal(credential),
+                token_cache=store,
+                http_client=http,
+                **where,
             )
         except ValueError as error:
             # MSAL says so when the tenant is unknown to the authority, or the URL is no issuer.
+            authority = sender.oidc_authority or sender.authority_url
+            said = str(http.refusal.get("error_description") or error)
             raise CredentialRejected(
                 "invalid_tenant",
-                description=f"{sender.oidc_authority or sender.authority_url} is not an OpenID "
-                f"provider for this tenant: {_first_line(error)}",
+                codes=_codes(http.refusal),
+                description=f"{authority} is not an OpenID provider for this tenant: "
+                f"{said.splitlines()[0][:300]}",
+                http_status=http.status,
             ) from error
 
 
-@dataclass(slots=True)
-class _Http:
-    """Sessions with our CA file and time-outs, and the memory of OpenID configurations."""
+def _scopes(sender: Sender) -> list[str]:
+    """
+    Give what to ask for besides what MSAL adds.
 
-    ca_file: str
-    timeout_seconds: float
-    discovered: dict[str, tuple[float, Any]] = field(default_factory=dict)
-    sessions: threading.local = field(default_factory=threading.local)
-
-    def recording(self) -> _Recording:
-        return _Recording(self)
-
-    def session(self) -> requests.Session:
-        """Give this thread's session: requests' sessions are not made for several threads."""
-        session: requests.Session | None = getattr(self.sessions, "session", None)
-        if session is None:
-            session = requests.Session()
-            session.trust_env = False
-            session.verify = self.ca_file
-            self.sessions.session = session
-        return session
+    Raises:
+        ConfigurationError: Nothing is left.
+    """
+    scopes = [scope for scope in sender.scopes if scope not in _RESERVED_SCOPES]
+    if not scopes:
+        raise ConfigurationError(
+            f"the scope of tenant {sender.tenant_slug} names no permission: give one with "
+            f"`alertpost tenants edit {sender.tenant_slug} --scope …`"
+        )
+    return scopes
 
 
-class _Recording:
-    """MSAL's ``http_client`` for one call; keeps the last answer, whose status MSAL hides."""
-
-    def __init__(self, http: _Http) -> None:
-        self._http = http
-        self._session = http.session()
-        self.status: int | None = None
-        self.retry_after_seconds: float | None = None
-
-    def post(self, url: str, **kwargs: Any) -> requests.Response:
-        kwargs.setdefault("timeout", self._http.timeout_seconds)
-        return self._remember(self._session.post(url, **kwargs))
-
-    def get(self, url: str, **kwargs: Any) -> Any:
-        known = self._http.discovered.get(url)
-        if known is not None and time.monotonic() < known[0]:
-            return known[1]
-        kwargs.setdefault("timeout", self._http.timeout_seconds)
-        response = self._remember(self._session.get(url, **kwargs))
-        if response.ok and _is_json_object(response.text):
-            self._http.discovered[url] = (time.monotonic() + DISCOVERY_SECONDS, response)
-        return response
-
-    def _remember(self, response: requests.Response) -> requests.Response:
-        self.status = response.status_code
-        header = response.headers.get("Retry-After", "")
-        self.retry_after_seconds = float(header) if header.isdigit() else None
-        return response
-
-
-def _call(http: _Recording, call: Any) -> Any:
-    """Run one MSAL call; whatever says "not now" becomes ``TokenUnavailable``."""
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Take what MSAL stumbles over in an answer for what it is: no answer of a sign-in service."""
     try:
-        answer = call()
-    except requests.RequestException as error:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise TokenUnavailable(
-            f"the sign-in service cannot be reached: {_first_line(error)}",
+            f"the sign-in service's answer cannot be understood ({type(error).__name__})",
             retry_after_seconds=UNAVAILABLE_RETRY_SECONDS,
         ) from error
-    except (json.JSONDecodeError, msal.exceptions.MsalServiceError) as error:
-        raise _unavailable(http) from error
-    except ValueError:
-        if http.status is not None and http.status >= SERVER_ERROR:
-            raise _unavailable(http) from None
-        raise
-    if http.status == TOO_MANY_REQUESTS or (http.status or 0) >= SERVER_ERROR:
-        raise _unavailable(http)
-    return answer
-
-
-def _unavailable(http: _Recording) -> TokenUnavailable:
-    return TokenUnavailable(
-        f"the sign-in service answered HTTP {http.status}"
-        if http.status and http.status >= 400  # noqa: PLR2004
-        else "the sign-in service answered something that is not JSON (a proxy in between?)",
-        retry_after_seconds=http.retry_after_seconds or UNAVAILABLE_RETRY_SECONDS,
-    )
 
 
 def _tokens(
-    answer: Mapping[str, Any], store: msal.SerializableTokenCache, http: _Recording
+    answer: Mapping[str, Any], store: msal.SerializableTokenCache, http: EntraCall
 ) -> Tokens:
     token = answer.get("access_token")
     if not token:
         raise CredentialRejected(
             str(answer.get("error") or "no_token"),
-            codes=tuple(int(code) for code in answer.get("error_codes") or ()),
+            codes=_codes(answer),
             description=str(answer.get("error_description") or ""),
             suberror=str(answer.get("suberror") or ""),
             http_status=http.status,
         )
-    return Tokens(
-        access_token=str(token),
-        expires_in_seconds=float(answer.get("expires_in") or 0),
-        cache=store.serialize(),
-    )
+    with _understood():
+        return Tokens(
+            access_token=str(token),
+            expires_in_seconds=float(answer.get("expires_in") or ASSUMED_LIFETIME_SECONDS),
+            cache=store.serialize(),
+        )
+
+
+def _codes(answer: Mapping[str, Any]) -> tuple[int, ...]:
+    listed = answer.get("error_codes")
+    return tuple(code for code in listed if type(code) is int) if isinstance(listed, list) else ()
 
 
 def _check_claims(sender: Sender, claims: Mapping[str, Any]) -> None:
@@ -347,10 +304,18 @@ def _check_claims(sender: Sender, claims: Mapping[str, Any]) -> None:
     The ID token came over TLS from the token endpoint, so its signature may go unchecked (OpenID
     Connect Core section 3.1.3.7); what it says may not.
     """
-    if claims.get("aud") != sender.client_id:
+    audience = claims.get("aud")
+    if sender.client_id not in (audience if isinstance(audience, list) else [audience]):
         raise CredentialRejected("wrong_audience", description="the answer is for another app")
-    tenant = str(claims.get("tid", ""))
-    if tenant and _is_guid(sender.directory_id) and tenant.lower() != sender.directory_id.lower():
+    tenant = str(claims.get("tid", "")).lower()
+    if tenant == CONSUMERS:
+        # Such an account may bear the address of a work account, so the name alone proves nothing.
+        raise CredentialRejected(
+            "wrong_tenant",
+            description="consent was given by a personal Microsoft account: sign in with the work "
+            f"account of {sender.tenant_slug}",
+        )
+    if tenant and _is_guid(sender.directory_id) and tenant != sender.directory_id.lower():
         raise CredentialRejected(
             "wrong_tenant",
             description=f"the account belongs to directory {tenant}, not to "
@@ -368,14 +333,3 @@ def _check_claims(sender: Sender, claims: Mapping[str, Any]) -> None:
 
 def _is_guid(text: str) -> bool:
     return len(text) == 36 and text.count("-") == 4  # noqa: PLR2004
-
-
-def _is_json_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,289 @@
+"""
+MSAL's way to the network: one request gives a JSON answer, a refusal, or ``TokenUnavailable``.
+
+What says "not now" (no connection, a time-out, 429, 5xx, a page where JSON was due) is told apart
+here, before MSAL sees it: MSAL would hide the status, and log pages of proxies as errors.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from models.errors import ConfigurationError, TokenUnavailable
+
+DISCOVERY_SECONDS = 24 * 3600.0
+"""How long a tenant's OpenID configuration is remembered; it changes about never."""
+
+UNAVAILABLE_RETRY_SECONDS = 5.0
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+"""Whatever Retry-After says; MSAL's own limit too."""
+
+_CONNECT_SHARE = 1 / 3
+"""Of the time-out, for each address that is tried; the answer has the rest."""
+
+_LARGEST_ANSWER = 1_000_000
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERROR = 500
+_OK = 200
+_BAD_REQUEST = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, as far as MSAL reads one."""
+
+    status_code: int
+    text: str = field(repr=False)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+class EntraHttp:
+    """
+    Sessions with one CA file and time-outs, and the memory of OpenID configurations.
+
+    Args:
+        ca_file: PEM file with the certificates to trust; what the environment says (such as
+            REQUESTS_CA_BUNDLE, which ``requests`` would let win) does not count.
+        timeout_seconds: For a request with its answer.
+    """
+
+    def __init__(self, *, ca_file: str, timeout_seconds: float) -> None:
+        self.ca_file = ca_file
+        self.timeout_seconds = timeout_seconds
+        self.discovered: dict[str, tuple[float, Answer]] = {}
+        self._context: ssl.SSLContext | None = None
+        self._lock = threading.Lock()
+        self._sessions = threading.local()
+
+    def call(self) -> EntraCall:
+        """Give MSAL's ``http_client`` for one call."""
+        return EntraCall(self)
+
+    def session(self) -> requests.Session:
+        """
+        Give this thread's session: requests' sessions are not made for several threads.
+
+        Raises:
+            ConfigurationError: The CA file is missing or holds no certificate.
+        """
+        session: requests.Session | None = getattr(self._sessions, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False
+            # Cookies of one tenant's sign-in have no business in another's.
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+            session.mount("https://", _Trusting(self._trust()))
+            self._sessions.session = session
+        return session
+
+    def _trust(self) -> ssl.SSLContext:
+        """Load the CA file once: doing so takes longer than a whole refresh."""
+        with self._lock:
+            if self._context is None:
+                try:
+                    self._context = ssl.create_default_context(cafile=self.ca_file)
+                except (OSError, ssl.SSLError) as error:
+                    raise ConfigurationError(
+                        f"the CA file {self.ca_file} cannot be used ({error}): "
+                        "give a readable PEM file with --ca-file or ALERTPOST_CA_FILE"
+                    ) from error
+                self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+            return self._context
+
+
+class EntraCall:
+    """
+    The requests of one MSAL call.
+
+    Attributes:
+        status: Of the last answer; None where none came.
+        refusal: The last answer's JSON, if it was a refusal; MSAL hides it at some steps.
+    """
+
+    def __init__(self, http: EntraHttp) -> None:
+        self._http = http
+        self.status: int | None = None
+        self.refusal: dict[str, Any] = {}
+
+    def post(self, url: str, **request: Any) -> Answer:
+        """
+        Post a form.
+
+        Raises:
+            TokenUnavailable: Not now.
+            ConfigurationError: The CA file cannot be used.
+        """
+        answer = self._ask("POST", url, **request)
+        if not self._is_json(answer):
+            raise _unavailable(answer)
+        return answer
+
+    def get(self, url: str, **request: Any) -> Answer:
+        """
+        Get a document; one that is remembered costs no request.
+
+        Raises:
+            TokenUnavailable: Not now.
+            ConfigurationError: The CA file cannot be used.
+        """
+        known = self._http.discovered.get(url)
+        if known is not None and time.monotonic() < known[0]:
+            return known[1]
+        answer = self._ask("GET", url, **request)
+        if _OK <= answer.status_code < _BAD_REQUEST:
+            if not _is_configuration(answer):
+                raise _unavailable(answer)
+            self._http.discovered[url] = (time.monotonic() + DISCOVERY_SECONDS, answer)
+        self._is_json(answer)
+        return answer
+
+    def _ask(self, method: str, url: str, **request: Any) -> Answer:
+        self.status = None
+        self.refusal = {}
+        answer = _send(self._http, method, url, request)
+        self.status = answer.status_code
+        if answer.status_code == _TOO_MANY_REQUESTS or answer.status_code >= _SERVER_ERROR:
+            raise _unavailable(answer)
+        return answer
+
+    def _is_json(self, answer: Answer) -> bool:
+        value = _json(answer)
+        if value is not None and answer.status_code >= _BAD_REQUEST:
+            self.refusal = value
+        return value is not None
+
+
+class _Trusting(HTTPAdapter):
+    """Verifies servers by our context alone."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, **options)
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ARG002
+        """Demand a certificate, without loading the public roots into our context."""
+        conn.cert_reqs = "CERT_REQUIRED"
+
+
+def _send(http: EntraHttp, method: str, url: str, request: dict[str, Any]) -> Answer:
+    """
+    Send one request and read its answer whole, within the time-out.
+
+    Redirects are not followed: what is posted holds the app's secret and the refresh token.
+    """
+    given = time.monotonic() + http.timeout_seconds
+    connect = http.timeout_seconds * _CONNECT_SHARE
+    try:
+        with http.session().request(
+            method,
+            url,
+            timeout=(connect, http.timeout_seconds - connect),
+            allow_redirects=False,
+            stream=True,
+            **request,
+        ) as response:
+            body = _read(response.raw, until=given)
+            return Answer(response.status_code, body, dict(response.headers))
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise _unreachable(http, url, error) from error
+
+
+def _read(raw: Any, *, until: float) -> str:
+    """Read a body; requests' time-out alone would start anew with every byte."""
+    body = bytearray()
+    while chunk := raw.read1(decode_content=True):
+        body += chunk
+        if len(body) > _LARGEST_ANSWER:
+            raise requests.ConnectionError("the answer does not end")
+        if time.monotonic() > until:
+            raise requests.ReadTimeout
+    return body.decode("utf-8", "replace")
+
+
+def _unreachable(http: EntraHttp, url: str, error: BaseException) -> TokenUnavailable:
+    host = urlsplit(url).netloc
+    if isinstance(error, requests.exceptions.SSLError):
+        reason = (
+            f"the sign-in service {host} has no certificate that we trust ({_innermost(error)}); "
+            f"check the CA file {http.ca_file}"
+        )
+    elif isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
+        reason = (
+            f"the sign-in service {host} did not answer within {http.timeout_seconds:g} seconds"
+        )
+    else:
+        reason = f"the sign-in service {host} cannot be reached ({_innermost(error)})"
+    return TokenUnavailable(reason, retry_after_seconds=UNAVAILABLE_RETRY_SECONDS)
+
+
+def _unavailable(answer: Answer) -> TokenUnavailable:
+    if answer.status_code == _TOO_MANY_REQUESTS or answer.status_code >= _SERVER_ERROR:
+        reason = f"the sign-in service answered HTTP {answer.status_code}"
+    else:
+        reason = (
+            f"the sign-in service answered HTTP {answer.status_code} with something else than was "
+            "asked for (a proxy in between?)"
+        )
+    return TokenUnavailable(reason, retry_after_seconds=_retry_after(answer.headers))
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Read Retry-After, in seconds or as a date (RFC 9110 section 10.2.3)."""
+    text = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
+    text = text.strip()
+    seconds = UNAVAILABLE_RETRY_SECONDS
+    if text.isascii() and text.isdecimal():
+        seconds = float(text[:9])
+    elif text:
+        try:
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        except (TypeError, ValueError):
+            seconds = UNAVAILABLE_RETRY_SECONDS
+    return min(max(seconds, 1.0), LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _json(answer: Answer) -> dict[str, Any] | None:
+    try:
+        value = json.loads(answer.text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _is_configuration(answer: Answer) -> bool:
+    value = _json(answer) or {}
+    return all(
+        isinstance(value.get(name), str) for name in ("token_endpoint", "authorization_endpoint")
+    )
+
+
+def _innermost(error: BaseException) -> str:
+    """Say what went wrong without the layers around it, which repeat address and parameters."""
+    seen: BaseException = error
+    while True:
+        inner = getattr(seen, "reason", None) or next(
+            (part for part in seen.args if isinstance(part, BaseException)), None
+        )
+        if not isinstance(inner, BaseException):
+            break
+        seen = inner
+    text = getattr(seen, "strerror", None) or str(seen) or type(seen).__name__
+    # urllib3 begins with the object that failed.
+    return (text.rpartition(">: ")[2].splitlines() or [type(seen).__name__])[0][:300]
