@@ -94,9 +94,8 @@ class Cli:
             [sys.executable, "-m", "console.cli", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
-            **options,
+            **{"stderr": subprocess.PIPE} | options,
         )
         try:
             yield process
