@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -71,7 +71,14 @@ def judge(failed: SubmissionFailed, *, fresh_token: bool) -> Verdict:
             verdicts[0],
         )
     if failed.reply_code is not None:
-        return classify(stage, failed.reply_code, failed.reply_text, fresh_token=fresh_token)
+        return classify(
+            stage,
+            failed.reply_code,
+            failed.reply_text,
+            fresh_token=fresh_token,
+            # The session has tried the token on a line of its own before it gave up.
+            two_step=True,
+        )
     if stage is Stage.COMPOSE:
         return classify(stage, 550, failed.reply_text, fresh_token=fresh_token)
     return classify_failure(
@@ -128,6 +135,10 @@ def decide(
     in_session = failed.stage in SESSION_STAGES
     if in_session:
         verdict = replace(verdict, counts=False)
+    parked = sender.parked_at is not None
+    if parked and verdict.limit is not None and verdict.limit.then.rule == sender.park_reason:
+        # The probe found what the mailbox is parked for: no patience a second time.
+        verdict = replace(verdict.limit.then, detail=verdict.detail)
     step = next_step(
         verdict,
         attempt=delivery.attempts + 1,
@@ -135,10 +146,11 @@ def decide(
         now=now,
         jitter=random.random(),  # noqa: S311 - spreads load
         deadline=None if in_session else delivery.expires_at,
-        repeats=max(repeated.times, sender.pause_count + 1 if in_session else 1),
+        repeats=sender.pause_count + 1 if in_session and verdict.limit is None else repeated.times,
         elapsed=max(repeated.elapsed, timedelta(0)),
         throttle_count=sender.pause_count,
-        park_count=sender.park_count,
+        # ``park_count`` was read before the probe that has just failed.
+        park_count=sender.park_count + parked,
         policy=RetryPolicy(
             soon_seconds=retry.soon_seconds,
             first_seconds=retry.first_seconds,
@@ -147,6 +159,10 @@ def decide(
             on_uncertain=OnUncertain(sender.uncertain_policy),
         ),
     )
+    if in_session and isinstance(step, Repeat | Done):
+        # No mail was in hand, so none may be given up for it.
+        delay = timedelta(seconds=retry.first_seconds)
+        step = Retry(verdict=step.verdict, delay=delay, at=now + delay, counted=False)
     match step:
         case Retry() if in_session:
             return Pause(verdict=step.verdict, scope=Scope.MAILBOX, delay=step.delay, at=step.at)
@@ -185,6 +201,9 @@ def failed_outcome(
             delay, counted = step.delay.total_seconds(), step.counted
         case GiveUp():
             transition, counted = GIVE_UP, True
+            if delivery.taken and failed.refused:
+                # Others have the mail; those that were put off are now refused for good.
+                transition = ACCEPT
     refused = {
         address: f"{code} {text}"
         for address, (code, text) in failed.refused.items()
@@ -224,24 +243,31 @@ def accepted(
     seconds: float,
     refused: dict[str, str],
     taken: Sequence[str],
-    deferred: Sequence[str],
+    deferred: Mapping[str, Verdict],
     retry: RetrySettings,
+    now: datetime,
 ) -> Outcome:
     """
     Shape what is recorded of a 250.
 
-    Recipients that were put off are tried again alone, until the attempts are used up; then they
-    are refused with that reason, and the delivery is accepted for the others.
+    Recipients that were put off are tried again alone, until the attempts or the time are used
+    up; then they are refused with that reason, and the delivery is accepted for the others.
     """
-    again = bool(deferred) and delivery.attempts + 1 < retry.max_attempts
+    delay = min(retry.soon_seconds * 2.0**delivery.attempts, retry.longest_seconds)
+    delay = max([delay, *(verdict.pause_seconds[0] for verdict in deferred.values())])
+    late = delivery.expires_at is not None and delivery.expires_at <= now + timedelta(seconds=delay)
+    again = bool(deferred) and delivery.attempts + 1 < retry.max_attempts and not late
     if deferred and not again:
-        refused = refused | dict.fromkeys(deferred, f"put off {retry.max_attempts} times")
+        refused = refused | {
+            address: f"put off until the end: {verdict.rule}"
+            for address, verdict in deferred.items()
+        }
     return Outcome(
         delivery_id=delivery.id,
         mailbox_id=delivery.mailbox_id,
         claimed_by=claimed_by,
         transition=RETRY if again else ACCEPT,
-        delay_seconds=retry.soon_seconds * 2**delivery.attempts if again else None,
+        delay_seconds=delay if again else None,
         counted=True,
         reason=DEFERRED_RULE if again else None,
         refused=refused or None,

@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from models.settings import VisitSettings
-from workers.pacing import Pacer, PacingUnavailable
+from workers.pacing import Pacer, PacingUnavailable, Waiting
 from workers.smtp_session import SmtpSession
 
 log = structlog.get_logger()
@@ -32,14 +32,15 @@ class Kept:
 
     Attributes:
         visit_id: Under which its slot is held.
-        grant_version: Of the token that it authenticated with.
+        since: When it became idle, on ``time.monotonic``.
+        renewed_at: When Redis last confirmed its slot.
     """
 
     mailbox_id: UUID
     visit_id: str
     session: SmtpSession
-    grant_version: int
     since: float
+    renewed_at: float
 
 
 class Connections:
@@ -50,10 +51,12 @@ class Connections:
         *,
         pacer: Pacer,
         settings: VisitSettings,
-        wake: Callable[[UUID], Awaitable[None]],
+        slot_seconds: float,
+        wake: Callable[[UUID, Waiting], Awaitable[None]],
     ) -> None:
         self._pacer = pacer
         self._settings = settings
+        self._slot_seconds = slot_seconds
         self._wake = wake
         self._kept: dict[UUID, Kept] = {}
 
@@ -72,16 +75,14 @@ class Connections:
             and time.monotonic() - session.opened_at < self._settings.connection_max_seconds
         )
 
-    def keep(
-        self, mailbox_id: UUID, visit_id: str, session: SmtpSession, grant_version: int
-    ) -> bool:
-        """Keep a connection after its visit; False where it should be closed instead."""
-        if mailbox_id in self._kept or not self.worth_keeping(session):
-            return False
-        self._kept[mailbox_id] = Kept(
-            mailbox_id, visit_id, session, grant_version, time.monotonic()
-        )
-        return True
+    def has_room(self, mailbox_id: UUID, session: SmtpSession) -> bool:
+        """Say whether ``keep`` would serve: the connection is good and none is kept yet."""
+        return mailbox_id not in self._kept and self.worth_keeping(session)
+
+    def keep(self, mailbox_id: UUID, visit_id: str, session: SmtpSession) -> None:
+        """Keep a connection after its visit, which has just renewed its slot."""
+        now = time.monotonic()
+        self._kept[mailbox_id] = Kept(mailbox_id, visit_id, session, now, now)
 
     async def tend(self) -> None:
         """Renew the slots of kept connections and let go of what should go; runs for ever."""
@@ -92,17 +93,17 @@ class Connections:
                 await asyncio.gather(*(self._look_after(one) for one in kept))
 
     async def _look_after(self, kept: Kept) -> None:
-        idle = time.monotonic() - kept.since
+        now = time.monotonic()
+        go = now - kept.since > self._settings.connection_idle_seconds or not self.worth_keeping(
+            kept.session
+        )
         try:
             renewal = await self._pacer.renew(kept.mailbox_id, kept.visit_id)
+            kept.renewed_at = now
+            go = go or renewal.wanted or not renewal.kept
         except PacingUnavailable:
-            return
-        go = (
-            not renewal.kept
-            or renewal.wanted
-            or idle > self._settings.connection_idle_seconds
-            or not self.worth_keeping(kept.session)
-        )
+            # Before others may take the slot, which Redis gives away where nobody renews it.
+            go = go or now - kept.renewed_at > self._slot_seconds / 2
         if go and self._kept.get(kept.mailbox_id) is kept:
             del self._kept[kept.mailbox_id]
             await self._let_go(kept)
@@ -110,8 +111,8 @@ class Connections:
     async def _let_go(self, kept: Kept) -> None:
         kept.session.close()
         try:
-            if await self._pacer.leave(kept.mailbox_id, kept.visit_id, stamp=False):
-                await self._wake(kept.mailbox_id)
+            waiting = await self._pacer.leave(kept.mailbox_id, kept.visit_id, stamp=False)
+            await self._wake(kept.mailbox_id, waiting)
         except PacingUnavailable:
             log.debug("slot_left_to_expire", mailbox_id=str(kept.mailbox_id))
 

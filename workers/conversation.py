@@ -10,11 +10,19 @@ together (RFC 2920) makes two round trips of four.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import NamedTuple, cast
 
 MAX_REPLY_BYTES = 64 * 1024
 """More than this without a line end is no SMTP server; the connection is dropped."""
+
+MAX_REPLY_LINES = 1000
+"""The same for a reply of many lines; EHLO, the longest, has some dozen."""
+
+PIECE_BYTES = 256 * 1024
+"""Larger mails are encrypted and written by pieces, so that the loop serves others in between."""
+
+CLOSING_CODE = 421
+"""After this the server hangs up, whatever it answered (RFC 5321 section 3.8)."""
 
 
 class Reply(NamedTuple):
@@ -44,8 +52,8 @@ class Conversation(asyncio.Protocol):
     Sends groups of commands and collects one reply for each; one group at a time.
 
     Replies are paired with commands by order alone. So anything that the server says between two
-    groups (a 421 before it hangs up) is kept as ``farewell`` and makes the connection unusable,
-    instead of being taken for the answer to the next command.
+    groups is kept as ``farewell`` and makes the connection unusable, instead of being taken for
+    the answer to the next command. So does a 421, which may answer any command.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -56,7 +64,8 @@ class Conversation(asyncio.Protocol):
         self._wanted = 0
         self._waiter: asyncio.Future[None] | None = None
         self._lost: str | None = None
-        self._writable: deque[asyncio.Future[None]] = deque()
+        self._room = asyncio.Event()
+        self._room.set()
         self.farewell: Reply | None = None
         transport.set_protocol(self)
 
@@ -84,9 +93,12 @@ class Conversation(asyncio.Protocol):
         self._replies = []
         self._wanted = replies
         self._waiter = asyncio.get_running_loop().create_future()
-        self._transport.write(data)
         try:
             async with asyncio.timeout(timeout_seconds):
+                if len(data) <= PIECE_BYTES:
+                    self._transport.write(data)
+                else:
+                    await self._write_by_pieces(data, self._waiter)
                 await self._waiter
         except TimeoutError:
             # Late replies would be paired with the wrong commands: this line is done for.
@@ -100,6 +112,17 @@ class Conversation(asyncio.Protocol):
             self._waiter = None
         return self._replies
 
+    async def _write_by_pieces(self, data: bytes, answer: asyncio.Future[None]) -> None:
+        for start in range(0, len(data), PIECE_BYTES):
+            if answer.done():
+                # Refused before all of it was sent: what follows would be read as commands.
+                self._lost = self._lost or "answered in the middle of the mail"
+                self._transport.abort()
+                return
+            self._transport.write(data[start : start + PIECE_BYTES])
+            await asyncio.sleep(0)
+            await self._room.wait()
+
     def close(self) -> None:
         """Say QUIT without waiting for the answer, and hang up (RFC 5321 section 4.1.1.10)."""
         if self.usable:
@@ -109,6 +132,14 @@ class Conversation(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the line without another word."""
         self._transport.abort()
+
+    def pause_writing(self) -> None:
+        """Wait with the next piece: the server reads more slowly than we write."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        self._room.set()
 
     def data_received(self, data: bytes) -> None:
         """Cut what came into lines and lines into replies."""
@@ -130,11 +161,16 @@ class Conversation(asyncio.Protocol):
             return
         self._lines.append(line[4:].strip().decode("utf-8", "replace"))
         if line[3:4] == b"-":
+            if len(self._lines) > MAX_REPLY_LINES:
+                self._fail("a reply without end")
+                self._transport.abort()
             return
         reply = Reply(int(line[:3]), "\n".join(self._lines))
         self._lines = []
-        if self._waiter is None or self._waiter.done():
+        unasked = self._waiter is None or self._waiter.done()
+        if unasked or reply.code == CLOSING_CODE:
             self.farewell = reply
+        if self._waiter is None or unasked:
             return
         self._replies.append(reply)
         if len(self._replies) == self._wanted:
@@ -147,6 +183,7 @@ class Conversation(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the group that waits, with what had been answered."""
         self._fail(f"connection lost: {exc}" if exc else "connection closed by the server")
+        self._room.set()
 
     def _fail(self, detail: str) -> None:
         self._lost = self._lost or detail

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -58,7 +59,7 @@ class Recorder:
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self.available = True
-        """Whether the last group was committed; visits start nothing new while it is not."""
+        """Whether the last group was committed."""
 
     def start(self) -> None:
         """Start the thread."""
@@ -99,49 +100,47 @@ class Recorder:
         return future
 
     def _work(self) -> None:
+        kept: list[_Operation] = []
+        pause = FIRST_PAUSE_SECONDS
         while True:
             with self._arrived:
-                while not self._pending and not self._stopping:
-                    self._arrived.wait()
-                if not self._pending:
-                    return
-                group = self._pending[:MAX_GROUP]
-                del self._pending[:MAX_GROUP]
-            self._commit(group)
-
-    def _commit(self, group: list[_Operation]) -> None:
-        pause = FIRST_PAUSE_SECONDS
-        while group:
-            try:
-                self._deliver(self._transact(group))
-            except StoreUnavailable as away:
-                # Outcomes are kept and tried until they are committed: they say what was sent.
-                # Everything else is told at once, so that visits end instead of hanging.
-                if self.available:
-                    log.warning("store_unavailable", reason=str(away))
-                self.available = False
-                others = [operation for operation in group if operation.outcome is None]
-                self._deliver([(operation, away) for operation in others])
-                group = [operation for operation in group if operation.outcome is not None]
-                if self._stopping and group:
-                    self._deliver([(operation, away) for operation in group])
-                    return
-                with self._arrived:
+                if not kept:
+                    self._arrived.wait_for(lambda: self._pending or self._stopping)
+                elif not self._pending and not self._stopping:
                     self._arrived.wait(pause)
-                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-            except Exception as error:  # noqa: BLE001 - told to whom it concerns
-                if len(group) == 1:
-                    self._deliver([(group[0], error)])
+                if not self._pending and not kept:
                     return
-                # One operation is at fault: repeat them one by one, so only that one fails.
-                for operation in group:
-                    self._commit([operation])
+                group = kept + self._pending[:MAX_GROUP]
+                del self._pending[:MAX_GROUP]
+            kept = self._commit(group)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS) if kept else FIRST_PAUSE_SECONDS
+            if kept and self._stopping:
+                _tell(self._loop, [(one, StoreUnavailable("SQL is away")) for one in kept])
                 return
-            else:
-                if not self.available:
-                    log.info("store_available")
-                self.available = True
-                return
+
+    def _commit(self, group: list[_Operation]) -> list[_Operation]:
+        """Commit a group and tell everybody; return the outcomes that could not be recorded."""
+        try:
+            results = self._transact(group)
+        except StoreUnavailable as away:
+            # Outcomes are kept and tried until they are committed: they say what was sent.
+            # Everything else is told at once, so that visits end instead of hanging.
+            if self.available:
+                log.warning("store_unavailable", reason=str(away))
+            self.available = False
+            _tell(self._loop, [(one, away) for one in group if one.outcome is None])
+            return [one for one in group if one.outcome is not None]
+        except Exception as error:  # noqa: BLE001 - told to whom it concerns
+            if len(group) == 1:
+                _tell(self._loop, [(group[0], error)])
+                return []
+            # One operation is at fault: repeat them one by one, so only that one fails.
+            return [kept for operation in group for kept in self._commit([operation])]
+        if not self.available:
+            log.info("store_available")
+        self.available = True
+        _tell(self._loop, results)
+        return []
 
     def _transact(self, group: Sequence[_Operation]) -> list[tuple[_Operation, Any]]:
         results: list[tuple[_Operation, Any]] = []
@@ -156,9 +155,11 @@ class Recorder:
                     results.append((operation, operation.run(connection)))
         return results
 
-    def _deliver(self, results: Sequence[tuple[_Operation, Any]]) -> None:
-        if results:
-            self._loop.call_soon_threadsafe(_resolve, results)
+
+def _tell(loop: asyncio.AbstractEventLoop, results: Sequence[tuple[_Operation, Any]]) -> None:
+    # A loop that is closed has nobody left who waits.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(_resolve, results)
 
 
 def _resolve(results: Sequence[tuple[_Operation, Any]]) -> None:

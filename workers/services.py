@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -22,7 +23,7 @@ from models.waker import Waker
 from workers.connections import Connections
 from workers.entra import Entra
 from workers.lease import TokenLeases
-from workers.pacing import Pacer, PacingLimits
+from workers.pacing import Pacer, PacingLimits, Waiting
 from workers.recorder import Recorder
 from workers.sweeper import Sweeper
 from workers.timer import Timer
@@ -31,8 +32,14 @@ from workers.visit import Visits
 
 log = structlog.get_logger()
 
+REDIS_CONNECTIONS = 32
+"""Permits of all visits travel on one; the rest are for leases, at the start of many visits."""
+
 REDIS_TIMEOUT_SECONDS = 3.0
 """A visit that hears nothing of its permits for longer than its slot lives has lost them."""
+
+STOP_SECONDS = 3.0
+"""How long a stop waits for SQL to take the last outcomes."""
 
 
 class Services:
@@ -46,17 +53,23 @@ class Services:
         self.settings = settings
         self.worker = f"{socket.gethostname()[:30]}-{os.getpid()}-{uuid4().hex[:6]}"
         loop = asyncio.get_running_loop()
-        self._redis = redis.asyncio.Redis.from_url(
+        # An ordinary pool refuses the connection beyond its last one; this one lets callers wait.
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
             settings.redis_url,
+            max_connections=REDIS_CONNECTIONS,
+            timeout=REDIS_TIMEOUT_SECONDS,
             socket_timeout=REDIS_TIMEOUT_SECONDS,
             socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
             # Once at once, for a pooled connection that a restarted server has closed.
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         )
-        keys = RedisKeys(settings.redis_prefix)
+        self._redis = redis.asyncio.Redis.from_pool(pool)
+        keys = self._keys = RedisKeys(settings.redis_prefix)
         pacing = settings.pacing
         self.vault = Vault([key.get_secret_value() for key in settings.secret_keys])
         self.tls = TlsContexts(settings.ca_file)
+        # Parsing the public roots takes tens of ms: now, not in the middle of many dialogues.
+        self.tls.get(None)
         self.recorder = Recorder(engine, loop)
         self.timer = Timer(self._redis, keys)
         self.pacer = Pacer(
@@ -81,7 +94,10 @@ class Services:
         )
         self._waker = Waker(settings.redis_url, keys)
         self.connections = Connections(
-            pacer=self.pacer, settings=settings.visit, wake=self._wake_one
+            pacer=self.pacer,
+            settings=settings.visit,
+            slot_seconds=pacing.slot_seconds,
+            wake=self.wake_waiting,
         )
         self.visits = Visits(self)
         self._sweeper = Sweeper(
@@ -105,7 +121,7 @@ class Services:
             asyncio.create_task(self.visits.keep_alive(), name="keep-alive"),
         ]
         for task in self._tasks:
-            task.add_done_callback(_report)
+            task.add_done_callback(self._report)
 
     def now(self) -> datetime:
         """Tell the time for what is shown or compared loosely; deciding clocks are elsewhere."""
@@ -125,32 +141,43 @@ class Services:
         """Wake a lane; while Redis is away the sweep will."""
         await self.wake_many([(mailbox_id, critical)])
 
+    async def wake_waiting(self, mailbox_id: UUID, waiting: Waiting) -> None:
+        """Wake a lane for those who found nothing while somebody else was there."""
+        kinds = ((False, waiting.normal), (True, waiting.critical))
+        await self.wake_many([(mailbox_id, critical) for critical, waits in kinds if waits])
+
+    async def pass_on(self, mailbox_id: UUID, *, critical: bool) -> None:
+        """Hand a wake-up that was received and not followed to whoever comes next."""
+        # While its key is set, no other is sent for the lane.
+        with suppress(redis.RedisError):
+            await self._redis.delete(self._keys.wake(mailbox_id, critical=critical))
+        await self.wake(mailbox_id, critical=critical)
+
     async def wake_many(self, mailboxes: Sequence[tuple[UUID, bool]]) -> None:
         """Wake several lanes, each with whether something critical waits there."""
         if mailboxes:
             await asyncio.to_thread(self._waker.wake, mailboxes)
 
     async def close(self) -> None:
-        """Stop what runs, in reverse order of its making; visits have ended before."""
+        """Stop what runs, in reverse order of its making; visits still open are cut short."""
         self._stop.set()
+        await self.visits.end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.connections.close()
         await self.leases.close()
-        await asyncio.to_thread(self.recorder.stop)
+        await asyncio.to_thread(self.recorder.stop, timeout_seconds=STOP_SECONDS)
         await self._redis.aclose()
         self._waker.close()
-
-    async def _wake_one(self, mailbox_id: UUID) -> None:
-        await self.wake(mailbox_id, critical=False)
 
     async def _wake_lanes(self, mailbox_ids: list[UUID]) -> None:
         await self.wake_many([(mailbox_id, False) for mailbox_id in mailbox_ids])
 
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
+    def _report(self, task: asyncio.Task[None]) -> None:
+        if self._stop.is_set():
+            return
+        error = None if task.cancelled() else task.exception()
         log.error("task_died", task=task.get_name(), exc_info=error)
         # A worker without its timer or sweep would look alive and do half its work.
         os._exit(70)

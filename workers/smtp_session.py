@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 import socket
 import ssl
 import time
@@ -22,13 +21,18 @@ import aiosmtplib
 from models.errors import SubmissionFailed
 from models.settings import SmtpSettings
 from models.stages import Stage
-from workers.conversation import Conversation, ConversationLost, Reply, take_over
+from workers.conversation import (
+    CLOSING_CODE,
+    Conversation,
+    ConversationLost,
+    Reply,
+    take_over,
+)
 
 MAX_COMMAND_LINE = 512
 """Octets of a command line that any server must take (RFC 5321 section 4.5.3.1.4)."""
 
 _AUTH_LINE_REFUSED = frozenset({500, 501, 503})
-_DOT_AT_LINE_START = re.compile(rb"(?m)^\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,17 +175,14 @@ class SmtpSession:
                 timeout_seconds=self._settings.command_timeout_seconds,
             )
         except ConversationLost as lost:
-            position = len(lost.replies)
-            refusal = next((reply for reply in lost.replies if reply.code >= 400), None)  # noqa: PLR2004
-            if refusal is not None:
-                position = lost.replies.index(refusal)
-                raise SubmissionFailed(
-                    stage=_stage_of(commands[position]),
-                    reply_code=refusal.code,
-                    reply_text=refusal.text,
-                ) from lost
+            for command, reply in zip(commands, lost.replies, strict=False):
+                if _explains_loss(command, reply):
+                    raise SubmissionFailed(
+                        stage=_stage_of(command), reply_code=reply.code, reply_text=reply.text
+                    ) from lost
+            stage = _stage_of(commands[len(lost.replies)])
             raise SubmissionFailed(
-                stage=_stage_of(commands[position]), reply_text=str(lost), failure=lost.failure
+                stage=stage, reply_text=str(lost), failure=lost.failure
             ) from lost
         if self._trace is not None:
             seconds = time.perf_counter() - started
@@ -215,6 +216,9 @@ class SmtpSession:
     ) -> tuple[list[str], dict[str, Reply]]:
         sender = replies[0]
         if sender.code >= 400:  # noqa: PLR2004
+            if replies[-1].code == 354:  # noqa: PLR2004
+                # It waits for a mail that nobody sends.
+                self._conversation.abort()
             raise SubmissionFailed(stage=Stage.MAIL, reply_code=sender.code, reply_text=sender.text)
         accepted: list[str] = []
         refused: dict[str, Reply] = {}
@@ -252,8 +256,11 @@ class SmtpSession:
 
     async def _send_body(self, data: bytes) -> Reply:
         started = time.perf_counter()
-        if data.startswith(b".") or b"\n." in data:
-            data = _DOT_AT_LINE_START.sub(b"..", data)
+        # Transparency, RFC 5321 section 4.5.2.
+        if b"\n." in data:
+            data = data.replace(b"\n.", b"\n..")
+        if data.startswith(b"."):
+            data = b"." + data
         end = b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n"
         try:
             (reply,) = await self._conversation.exchange(
@@ -469,6 +476,16 @@ def _command(line: str) -> bytes:
             stage=Stage.COMPOSE, reply_text="a control character in an address", failure="invalid"
         )
     return line.encode("utf-8") + b"\r\n"
+
+
+def _explains_loss(command: bytes, reply: Reply) -> bool:
+    """
+    Say whether a reply is why the rest of its group went unanswered.
+
+    The refusal of one recipient is not: the others were never judged.
+    """
+    refused = reply.code >= 400 and not command.startswith(b"RCPT")  # noqa: PLR2004
+    return refused or reply.code == CLOSING_CODE
 
 
 def _stage_of(command: bytes) -> Stage:

@@ -50,6 +50,9 @@ class Sweeper:
                 log.debug("sweep_away", reason=str(away)[:200])
             except AlertpostError as error:
                 log.error("sweep_failed", reason=str(error)[:500])  # noqa: TRY400 - says all
+            except Exception:
+                # A worker that ended for this would end again at its next sweep.
+                log.exception("sweep_failed")
             # Workers that sweep in step would all find the key taken by the same one.
             pause = self._interval_seconds * (0.8 + 0.4 * random.random())  # noqa: S311
             try:
@@ -63,14 +66,16 @@ class Sweeper:
         return bool(await self._redis.set(self._lock, self._worker, nx=True, px=milliseconds))
 
     async def _sweep(self) -> None:
-        swept = await self._recorder.run(lane.sweep)
-        lanes = [*swept.due, *((mailbox_id, False) for mailbox_id in swept.probes)]
-        await self._wake(lanes)
-        if swept.recovered or swept.buried or swept.expired:
-            log.warning(
-                "lane_sweep",
-                recovered=swept.recovered,
-                buried=swept.buried,
-                expired=swept.expired,
-                woken=len(lanes),
-            )
+        more = True
+        while more:
+            swept = await self._recorder.run(lane.sweep)
+            more = swept.more
+            await self._wake(swept.due)
+            if swept.recovered or swept.buried or swept.expired:
+                log.warning(
+                    "lane_sweep",
+                    recovered=swept.recovered,
+                    buried=swept.buried,
+                    expired=swept.expired,
+                    woken=len(swept.due),
+                )

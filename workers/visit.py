@@ -7,7 +7,8 @@ A visit: what a worker does on a wake-up, from the slot to the last mail.
 
 Mails go strictly in the order of the claims, one at a time, and the outcome of one is committed
 before the next is submitted. So if this process dies, the first unsettled claim is the one mail
-whose fate is in doubt; the sweep relies on that.
+whose fate is in doubt; the sweep relies on that. A visit that is cut short or meets a fault of ours
+leaves that one to the sweep as well: it is uncertain, and the third time dead.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,13 +30,14 @@ from sqlalchemy import Connection
 from models import database, lane, senders
 from models.alert import AlertEmail
 from models.errors import (
-    AlertpostError,
     ConfigurationError,
     CredentialRejected,
     StoreUnavailable,
     SubmissionFailed,
     TokenUnavailable,
+    VaultError,
 )
+from models.lane_park import concerned
 from models.lifecycle import GIVE_UP, RETRY
 from models.repeats import repeats
 from models.severity import Severity
@@ -44,8 +47,9 @@ from workers import conclusion
 from workers.compose import compose
 from workers.lease import Lease
 from workers.oauth_errors import classify_oauth
-from workers.pacing import PacingUnavailable
+from workers.pacing import PacingUnavailable, Waiting
 from workers.replies import classify
+from workers.reply_rules import Failure
 from workers.smtp_session import Envelope, SmtpSession, Submitted, open_session
 from workers.verdict import Action, Verdict
 
@@ -55,6 +59,11 @@ if TYPE_CHECKING:
     from workers.services import Services
 
 log = structlog.get_logger()
+
+LARGE_BYTES = 256 * 1024
+"""Opening and composing a larger mail takes so long that it is done beside the loop."""
+
+_NOBODY = Waiting(normal=False, critical=False)
 
 
 class VisitEnd(StrEnum):
@@ -97,16 +106,23 @@ class Visits:
             critical: Woken for a critical alert: may use the slot that is kept for those.
         """
         if self.stopping:
-            await self._services.wake(mailbox_id, critical=critical)
+            await self._services.pass_on(mailbox_id, critical=critical)
             return VisitEnd.STOPPING
-        if not self._services.recorder.available:
-            return VisitEnd.AWAY
         visit = _Visit(self._services, self, mailbox_id, critical=critical)
         self._open.add(visit)
         try:
             return await visit.run()
         finally:
             self._open.discard(visit)
+
+    async def end(self, *, patience_seconds: float = 2.0) -> None:
+        """Cut short the visits still open: what is in hand stays in doubt, the rest goes back."""
+        self.stopping = True
+        tasks = [visit.task for visit in self._open if visit.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience_seconds)
 
     async def keep_alive(self) -> None:
         """Renew claims and slots of visits that take long; runs for ever."""
@@ -130,15 +146,14 @@ class _Visit:
         self._mailbox_id = mailbox_id
         self._critical = critical
         self._started = time.monotonic()
+        self.task: asyncio.Task[object] | None = None
         kept = services.connections.take(mailbox_id)
         self._session: SmtpSession | None = None
         if kept is not None:
             self._visit_id = kept.visit_id
             self._session = kept.session if kept.session.usable else None
-            self._grant_version = kept.grant_version
         else:
             self._visit_id = f"{services.worker}/{uuid4().hex[:12]}"
-            self._grant_version = 0
         self._has_slot = kept is not None
         self._sender: Sender | None = None
         self._claims: deque[lane.Claimed] = deque()
@@ -146,6 +161,8 @@ class _Visit:
         self._permit_held = False
         self._probing = False
         self._alarm_ms: float | None = None
+        self._clock_ahead = timedelta(0)
+        self._broken = False
 
     @property
     def age_seconds(self) -> float:
@@ -155,17 +172,26 @@ class _Visit:
     async def renew(self) -> None:
         """Keep claims and slot while a slow server is waited for."""
         lease_seconds = self._services.settings.visit.claim_seconds
+        # The slot first: while SQL is away the connection is still there.
+        try:
+            if self._has_slot:
+                await self._services.pacer.renew(self._mailbox_id, self._visit_id)
+        except PacingUnavailable as away:
+            log.warning(
+                "slot_not_renewed", mailbox_id=str(self._mailbox_id), reason=str(away)[:200]
+            )
         try:
             if self._claims:
                 await self._services.recorder.run(
                     partial(lane.renew, claimed_by=self._visit_id, lease_seconds=lease_seconds)
                 )
-            if self._has_slot:
-                await self._services.pacer.renew(self._mailbox_id, self._visit_id)
-        except (PacingUnavailable, StoreUnavailable) as away:
-            log.warning("renewal_missed", mailbox_id=str(self._mailbox_id), reason=str(away)[:200])
+        except StoreUnavailable as away:
+            log.warning(
+                "claims_not_renewed", mailbox_id=str(self._mailbox_id), reason=str(away)[:200]
+            )
 
     async def run(self) -> VisitEnd:
+        self.task = asyncio.current_task()
         end = VisitEnd.AWAY
         try:
             end = await self._drain()
@@ -173,6 +199,9 @@ class _Visit:
             end = halt.end
         except (PacingUnavailable, StoreUnavailable) as away:
             log.warning("visit_away", mailbox_id=str(self._mailbox_id), reason=str(away)[:200])
+        except BaseException:
+            self._broken = True
+            raise
         finally:
             # A cancelled visit still has to give back what it holds.
             await asyncio.shield(self._close(end))
@@ -182,10 +211,11 @@ class _Visit:
 
     async def _drain(self) -> VisitEnd:
         entry = await self._enter()
-        if not entry.slot:
-            return VisitEnd.NO_SLOT
-        self._has_slot = True
         while True:
+            # One that came with a kept connection may have lost its slot meanwhile.
+            self._has_slot = entry.slot
+            if not entry.slot:
+                return VisitEnd.NO_SLOT
             if not await self._claim(entry):
                 return self._nothing_claimed(entry)
             while self._claims:
@@ -224,14 +254,16 @@ class _Visit:
         """Claim no more than there are permits for; with the normal ones used up, criticals."""
         settings = self._services.settings.visit
         only_critical = entry.permits == 0
-        limit = min(max(entry.permits, entry.critical_permits), settings.claim_batch)
+        limit = min(entry.permits or entry.critical_permits, settings.claim_batch)
         if not limit:
             return False
 
-        def look(connection: Connection) -> tuple[Sender | None, bool, list[lane.Claimed]]:
+        def look(
+            connection: Connection,
+        ) -> tuple[Sender | None, bool, list[lane.Claimed], datetime | None]:
             sender = senders.sender(connection, self._mailbox_id)
             if sender is None or not sender.connected:
-                return sender, False, []
+                return sender, False, [], None
             probing = (
                 sender.parked_at is not None
                 and sender.probe_at is not None
@@ -246,11 +278,18 @@ class _Visit:
                 only_critical=only_critical,
                 probing=probing,
             )
-            return sender, probing, claims
+            timed = any(claimed.expires_at is not None for claimed in claims)
+            return sender, probing, claims, database.now(connection) if timed else None
 
-        self._sender, self._probing, claims = await self._services.recorder.run(look)
+        self._sender, self._probing, claims, now = await self._services.recorder.run(look)
+        if now is not None:
+            self._clock_ahead = now - self._services.now()
         self._claims.extend(claims)
         return bool(claims)
+
+    def _now(self) -> datetime:
+        """Tell the time by the database's clock, by which deadlines count."""
+        return self._services.now() + self._clock_ahead
 
     def _nothing_claimed(self, entry: Entry) -> VisitEnd:
         if not entry.permits:
@@ -264,14 +303,22 @@ class _Visit:
     async def _next_mail(self) -> None:
         """Send the first claim, or end the visit."""
         delivery = self._claims[0]
-        if delivery.expires_at is not None and delivery.expires_at <= self._services.now():
+        if delivery.expires_at is not None and delivery.expires_at <= self._now():
             await self._settle(delivery, conclusion.expired(delivery, self._visit_id))
             return
         session = await self._connected(delivery)
         try:
-            envelope = self._compose(delivery, session)
+            if len(delivery.payload_encrypted) > LARGE_BYTES:
+                envelope = await asyncio.to_thread(self._compose, delivery, session)
+            else:
+                envelope = self._compose(delivery, session)
         except SubmissionFailed as failed:
-            await self._fail(delivery, failed, seconds=0.0)
+            await self._fail(delivery, failed, seconds=0.0, took_permit=False)
+            return
+        except VaultError as wrong:
+            # A key that this worker lacks must not cost the customers their alerts.
+            unread = SubmissionFailed(stage=Stage.COMPOSE, reply_text=str(wrong))
+            await self._conclude(delivery, conclusion.misconfigured(str(wrong)), unread)
             return
         await self._permit(delivery)
         await self._settled()
@@ -279,7 +326,17 @@ class _Visit:
         try:
             submitted = await session.submit(envelope)
         except SubmissionFailed as failed:
-            await self._fail(delivery, failed, seconds=time.perf_counter() - started)
+            if (
+                session.mails > 1
+                and failed.stage == Stage.MAIL
+                and failed.failure == Failure.DISCONNECTED
+            ):
+                # The server hung up between two mails and has heard nothing of this one: the
+                # next turn sends it over a new connection.
+                self._drop_session()
+                return
+            seconds = time.perf_counter() - started
+            await self._fail(delivery, failed, seconds=seconds, took_permit=True)
         else:
             await self._accepted(
                 delivery, submitted, envelope, seconds=time.perf_counter() - started
@@ -291,9 +348,7 @@ class _Visit:
         session = self._session
         if session is not None and self._services.connections.worth_keeping(session):
             return session
-        if session is not None:
-            session.close()
-            self._session = None
+        self._drop_session()
         rejected: str | None = None
         while True:
             started = time.perf_counter()
@@ -307,12 +362,15 @@ class _Visit:
                     # One other token, no attempt: this one may have been revoked or have expired.
                     rejected = lease.token
                     continue
-                await self._conclude(
-                    delivery, verdict, failed, seconds=time.perf_counter() - started
-                )
+                seconds = time.perf_counter() - started
+                await self._conclude(delivery, verdict, failed, seconds=seconds)
                 raise _Halt(VisitEnd.HALTED) from failed
-            self._grant_version = lease.grant_version
             return self._session
+
+    def _drop_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     async def _lease(self, delivery: lane.Claimed, rejected: str | None) -> Lease:
         assert self._sender is not None
@@ -330,10 +388,10 @@ class _Visit:
         except TokenUnavailable as away:
             verdict = conclusion.token_unavailable(str(away), away.retry_after_seconds)
             failed = SubmissionFailed(stage=Stage.TOKEN, reply_text=str(away))
-        except ConfigurationError as wrong:
+        except (ConfigurationError, VaultError) as wrong:
             verdict = conclusion.misconfigured(str(wrong))
             failed = SubmissionFailed(stage=Stage.TOKEN, reply_text=str(wrong))
-        await self._conclude(delivery, verdict, failed, seconds=0.0)
+        await self._conclude(delivery, verdict, failed)
         raise _Halt(VisitEnd.HALTED)
 
     async def _open(self, lease: Lease) -> SmtpSession:
@@ -362,6 +420,7 @@ class _Visit:
 
         Raises:
             SubmissionFailed: Stage ``compose``; this mail can never be sent as it is.
+            VaultError: The key is missing here.
         """
         assert self._sender is not None
         try:
@@ -379,7 +438,10 @@ class _Visit:
                 server_has_smtputf8=session.features.smtputf8,
                 server_has_8bitmime=session.features.eight_bit,
             )
-        except (AlertpostError, ValueError) as error:
+        except VaultError:
+            raise
+        except Exception as error:
+            # Whatever it is: this mail would meet it again, and the lane must go on.
             raise SubmissionFailed(
                 stage=Stage.COMPOSE, failure="compose", reply_text=str(error)
             ) from error
@@ -395,6 +457,10 @@ class _Visit:
             )
         served = {*delivery.refused, *delivery.taken}
         recipients = [address for address in alert.envelope_recipients if address not in served]
+        if not recipients:
+            raise SubmissionFailed(
+                stage=Stage.COMPOSE, failure="compose", reply_text="no recipient is left to serve"
+            )
         return Envelope(
             sender=self._sender.address,
             recipients=recipients,
@@ -404,15 +470,16 @@ class _Visit:
 
     async def _permit(self, delivery: lane.Claimed) -> None:
         """Stamp the mail before and get a permit for this one, in one call; or end the visit."""
-        stamp, self._permit_held = self._permit_held, False
+        # An answer that does not come may have been a permit: until it is there, count on one.
+        stamp, self._permit_held = self._permit_held, True
         permit = await self._services.pacer.permit(
             self._mailbox_id,
             self._visit_id,
             critical=delivery.severity == Severity.CRITICAL,
             stamp=stamp,
         )
+        self._permit_held = permit.granted
         if permit.granted:
-            self._permit_held = True
             return
         if permit.lost:
             # Redis forgot our slot. The lane is looked at again, from the start.
@@ -426,13 +493,13 @@ class _Visit:
         self, delivery: lane.Claimed, submitted: Submitted, envelope: Envelope, *, seconds: float
     ) -> None:
         refused: dict[str, str] = {}
-        deferred: list[str] = []
+        deferred: dict[str, Verdict] = {}
         for address, reply in submitted.refused.items():
             verdict = classify(Stage.RCPT, reply.code, reply.text, fresh_token=False)
             if verdict.action in conclusion.FINAL_FOR_RECIPIENT:
                 refused[address] = f"{reply.code} {reply.text}"
             else:
-                deferred.append(address)
+                deferred[address] = verdict
         taken = [address for address in envelope.recipients if address not in submitted.refused]
         outcome = conclusion.accepted(
             delivery,
@@ -445,6 +512,18 @@ class _Visit:
             taken=taken,
             deferred=deferred,
             retry=self._services.settings.retry,
+            now=self._now(),
+        )
+        # The usual attempt is a row in SQL anyway: its line is for those who look closely.
+        log.debug(
+            "delivery_attempt",
+            tenant_id=delivery.tenant_id,
+            delivery_id=delivery.id,
+            attempt=delivery.attempts + 1,
+            stage=Stage.BODY,
+            reply_code=submitted.reply.code,
+            outcome=outcome.transition.target,
+            duration_ms=seconds * 1000,
         )
         if outcome.transition is RETRY:
             self._alarm_in((outcome.delay_seconds or 0) * 1000)
@@ -454,13 +533,17 @@ class _Visit:
             await self._resume()
 
     async def _fail(
-        self, delivery: lane.Claimed, failed: SubmissionFailed, *, seconds: float
+        self,
+        delivery: lane.Claimed,
+        failed: SubmissionFailed,
+        *,
+        seconds: float,
+        took_permit: bool,
     ) -> None:
         verdict = conclusion.judge(failed, fresh_token=False)
         if self._session is not None and not self._session.usable:
-            self._session.close()
-            self._session = None
-        await self._conclude(delivery, verdict, failed, seconds=seconds)
+            self._drop_session()
+        await self._conclude(delivery, verdict, failed, seconds=seconds, took_permit=took_permit)
 
     async def _conclude(
         self,
@@ -468,20 +551,22 @@ class _Visit:
         verdict: Verdict,
         failed: SubmissionFailed,
         *,
-        seconds: float,
+        seconds: float = 0.0,
+        took_permit: bool = False,
     ) -> None:
         """Turn a verdict into an outcome, and into a pause or a park of the mailbox."""
         services = self._services
         assert self._sender is not None
         sender = self._sender
         repeated = await self._repeated(delivery, verdict, failed)
+        now = self._now()
         step = conclusion.decide(
             verdict,
             failed,
             delivery,
             sender,
             retry=services.settings.retry,
-            now=services.now(),
+            now=now,
             repeated=repeated,
         )
         outcome = conclusion.failed_outcome(
@@ -492,14 +577,16 @@ class _Visit:
             host=sender.smtp_host,
             worker=services.worker,
             seconds=seconds,
-            took_permit=self._permit_held,
+            took_permit=took_permit,
         )
         log.info(
             "delivery_attempt",
             tenant_id=str(delivery.tenant_id),
             delivery_id=str(delivery.id),
+            attempt=delivery.attempts + 1,
             stage=failed.stage,
             reply_code=failed.reply_code,
+            enhanced_code=outcome.attempt.enhanced_code if outcome.attempt else None,
             verdict=step.verdict.rule,
             outcome=outcome.transition.target.value,
             duration_ms=round(seconds * 1000, 1),
@@ -511,7 +598,7 @@ class _Visit:
             raise _Halt(VisitEnd.HALTED)
         if isinstance(step, conclusion.Park):
             await self._settled()
-            await self._park(step, failed)
+            await self._park(step, failed, now=now)
             raise _Halt(VisitEnd.HALTED)
         if outcome.transition is RETRY:
             self._alarm_in((outcome.delay_seconds or 0) * 1000)
@@ -555,8 +642,8 @@ class _Visit:
 
     async def _stamp(self) -> None:
         if self._permit_held:
-            self._permit_held = False
             await self._services.pacer.stamp(self._mailbox_id, self._visit_id)
+            self._permit_held = False
 
     # -- what an answer does to the mailbox --------------------------------------------------
 
@@ -565,9 +652,9 @@ class _Visit:
         seconds = rest.delay.total_seconds()
 
         def pause(connection: Connection) -> list[UUID]:
-            concerned = lane.concerned(connection, self._mailbox_id, rest.scope.value)
+            mailboxes = concerned(connection, self._mailbox_id, rest.scope.value)
             return lane.pause(
-                connection, mailbox_ids=concerned, seconds=seconds, reason=rest.verdict.rule
+                connection, mailbox_ids=mailboxes, seconds=seconds, reason=rest.verdict.rule
             )
 
         mailboxes = await services.recorder.run(pause)
@@ -582,10 +669,12 @@ class _Visit:
             await services.pacer.pause(mailbox_id, seconds)
             await services.timer.set(mailbox_id, math.ceil(seconds * 1000))
 
-    async def _park(self, park: conclusion.Park, failed: SubmissionFailed) -> None:
+    async def _park(
+        self, park: conclusion.Park, failed: SubmissionFailed, *, now: datetime
+    ) -> None:
         verdict = park.verdict
         answer = f"{failed.reply_code or ''} {failed.reply_text}".strip()
-        probe = None if park.probe_at is None else park.probe_at - self._services.now()
+        probe = None if park.probe_at is None else park.probe_at - now
         mailboxes = await self._services.recorder.run(
             partial(
                 lane.park,
@@ -616,6 +705,9 @@ class _Visit:
         )
         await self._services.recorder.run(partial(lane.unpause, mailbox_ids=[self._mailbox_id]))
         self._probing = False
+        if self._sender is not None:
+            # As SQL has it now, or the next mail would resume once more.
+            self._sender = replace(self._sender, parked_at=None, pause_count=0)
         if resumed:
             log.info("mailbox_resumed", mailbox_id=str(self._mailbox_id), mailboxes=len(resumed))
         for mailbox_id in resumed:
@@ -628,44 +720,56 @@ class _Visit:
 
     async def _close(self, end: VisitEnd) -> None:
         """Give back claims, connection and slot; see to it that the lane is looked at again."""
+        clean = await self._give_back()
         try:
-            await self._give_back()
-        except StoreUnavailable:
-            log.warning("claims_left_to_expire", mailbox_id=str(self._mailbox_id))
-        try:
-            waiting = await self._leave()
-            await self._follow_up(end, waiting=waiting)
+            waiting = await self._leave(may_keep=clean and not self._visits.stopping)
         except PacingUnavailable:
+            waiting = _NOBODY
             log.debug("slot_left_to_expire", mailbox_id=str(self._mailbox_id))
+        finally:
+            self._drop_session()
+        await self._follow_up(end, waiting=waiting)
 
-    async def _give_back(self) -> None:
-        await self._settled()
-        if self._claims:
-            ids = [claimed.id for claimed in self._claims]
-            self._claims.clear()
-            await self._services.recorder.run(
-                partial(lane.give_back, claimed_by=self._visit_id, ids=ids)
+    async def _give_back(self) -> bool:
+        """Return what was not sent; False where claims are left to expire, for the sweep."""
+        left = self._broken and bool(self._claims)
+        if left:
+            self._claims.popleft()
+        try:
+            await self._settled()
+            if self._claims:
+                ids = [claimed.id for claimed in self._claims]
+                self._claims.clear()
+                await self._services.recorder.run(
+                    partial(lane.give_back, claimed_by=self._visit_id, ids=ids)
+                )
+        except Exception as error:  # noqa: BLE001 - the slot must go back whatever it is
+            log.warning(
+                "claims_left_to_expire", mailbox_id=str(self._mailbox_id), reason=str(error)[:200]
             )
-
-    async def _leave(self) -> bool:
-        """Keep the connection with its slot, or close both; True where somebody waits."""
-        session = self._session
-        if session is not None:
-            if not self._visits.stopping and self._has_slot:
-                await self._stamp()
-                if self._services.connections.keep(
-                    self._mailbox_id, self._visit_id, session, self._grant_version
-                ):
-                    return False
-            session.close()
-        if not self._has_slot:
             return False
-        stamp, self._permit_held = self._permit_held, False
-        return bool(await self._services.pacer.leave(self._mailbox_id, self._visit_id, stamp=stamp))
+        return not left
 
-    async def _follow_up(self, end: VisitEnd, *, waiting: bool) -> None:
+    async def _leave(self, *, may_keep: bool) -> Waiting:
+        """Keep the connection with its slot, or close both; tells who waits for the slot."""
+        services = self._services
+        session = self._session
+        if not self._has_slot:
+            return _NOBODY
+        if session is not None and may_keep:
+            await self._stamp()
+            if services.connections.has_room(self._mailbox_id, session):
+                self._session = None
+                services.connections.keep(self._mailbox_id, self._visit_id, session)
+                return _NOBODY
+        self._drop_session()
+        return await services.pacer.leave(self._mailbox_id, self._visit_id, stamp=self._permit_held)
+
+    async def _follow_up(self, end: VisitEnd, *, waiting: Waiting) -> None:
         services = self._services
         if self._alarm_ms is not None:
             await services.timer.set(self._mailbox_id, math.ceil(self._alarm_ms))
-        if end in {VisitEnd.OUT_OF_TIME, VisitEnd.STOPPING} or waiting:
-            await services.wake(self._mailbox_id, critical=self._critical)
+        if end in {VisitEnd.OUT_OF_TIME, VisitEnd.STOPPING}:
+            waiting = waiting._replace(**{"critical" if self._critical else "normal": True})
+        if waiting:
+            await services.wake_waiting(self._mailbox_id, waiting)
