@@ -139,7 +139,7 @@ async def send_test(context: Context, who: Account, alert: AlertEmail, *, tell: 
     message_id = new_message_id(delivery_id, sender.address.rpartition("@")[2])
     async with _redis(context) as client:
         if client is None:
-            tell(Line("pacing", "", "not asked: no Redis is running, so no worker is either", 0.0))
+            tell(Line("pacing", "", "not asked: no Redis answers, so no worker sends now", 0.0))
             if sender.paused_until is not None and sender.paused_until > datetime.now(UTC):
                 raise MustWait(
                     f"Exchange asked for patience until {sender.paused_until:%H:%M:%SZ}; "

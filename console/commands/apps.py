@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from console import command_logs
 from console import verbs_tenants as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
@@ -24,7 +25,11 @@ from models.app_registrations import App, Credential
 from models.database import read
 from models.errors import ConfigurationError
 
-app = typer.Typer(help="App registrations that several tenants share.", no_args_is_help=True)
+app = typer.Typer(
+    help="App registrations that several tenants share.",
+    no_args_is_help=True,
+    callback=command_logs.set_up,
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The app registration's name.")]
 _SOON_DAYS = 30

@@ -7,13 +7,14 @@ from pathlib import Path
 import typer
 from sqlalchemy import Engine
 
+from console import command_logs
 from console.context import effective_settings
 from console.output import complain, out
 from models import schema
 from models.database import create_engine_from
 from models.settings import Settings
 
-app = typer.Typer(help="The database's tables.", no_args_is_help=True)
+app = typer.Typer(help="The database's tables.", no_args_is_help=True, callback=command_logs.set_up)
 
 
 @app.command("upgrade")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from console import key_rotation
+from console import command_logs, key_rotation
 from console.actor import As, actor
 from console.context import Context, opened
 from console.data_dir import DataDir
@@ -23,7 +23,9 @@ from models.rotation import RotationReport
 from models.settings import Settings
 from models.vault import Vault
 
-app = typer.Typer(help="The keys that encrypt at rest.", no_args_is_help=True)
+app = typer.Typer(
+    help="The keys that encrypt at rest.", no_args_is_help=True, callback=command_logs.set_up
+)
 
 _ORDER = """\
 To change the key without downtime:

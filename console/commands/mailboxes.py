@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from console import dialogue
+from console import command_logs, dialogue
 from console import verbs_mailboxes as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
@@ -26,7 +26,7 @@ from models.database import read, write
 from models.errors import ConfigurationError
 from models.mailboxes import MailboxChanges, MailboxEntry
 
-app = typer.Typer(help="Sender accounts.", no_args_is_help=True)
+app = typer.Typer(help="Sender accounts.", no_args_is_help=True, callback=command_logs.set_up)
 
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="The mailbox.")]
 DisplayName = Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from console import command_logs
 from console import verbs_tenants as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
@@ -26,7 +27,9 @@ from models.errors import ConfigurationError
 from models.senders import authority_url, scopes
 from models.tenants import TenantChanges, TenantEntry, TenantOptions
 
-app = typer.Typer(help="Customer organisations.", no_args_is_help=True)
+app = typer.Typer(
+    help="Customer organisations.", no_args_is_help=True, callback=command_logs.set_up
+)
 
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The tenant's short name.")]
 Notify = Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import requests
+import structlog
 
 from console import verbs_mailboxes
 from console.cli import main
@@ -63,6 +65,22 @@ class SandboxThread:
         self._loop.close()
 
 
+@contextmanager
+def _logs_as_they_were() -> Iterator[None]:
+    """Undo what a command does to the whole process."""
+    root = logging.getLogger()
+    handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
+    hooks = sys.excepthook, threading.excepthook
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.handlers[:], logging.raiseExceptions = handlers, raises
+        root.setLevel(level)
+        sys.excepthook, threading.excepthook = hooks
+        structlog.reset_defaults()
+
+
 @dataclass
 class Cli:
     """Runs ``alertpost`` on a data directory of its own."""
@@ -79,10 +97,11 @@ class Cli:
         self.monkeypatch.setattr(sys, "argv", ["alertpost", *arguments])
         self.monkeypatch.setattr(sys, "stdin", io.StringIO(stdin or ""))
         code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
+        with _logs_as_they_were():
+            try:
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
         captured = self.capsys.readouterr()
         assert "Traceback" not in captured.err
         return Ran(code, captured.out, captured.err)

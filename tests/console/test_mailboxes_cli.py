@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
@@ -149,6 +150,20 @@ def test_nobody_comes_in_time(cli: Cli) -> None:
 
     assert ran.code == 5
     assert "nobody finished" in ran.err
+
+
+def test_an_interrupted_sign_in_changes_nothing(cli: Cli) -> None:
+    """Ctrl-C ends the wait at once, without a stack trace."""
+    prepared(cli)
+
+    with cli.process("mailboxes", "connect", ALERTS) as process:
+        assert process.stdout.readline().startswith("https://")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert shown(cli)["standing"] == "not connected"
 
 
 def test_a_pasted_callback_connects(cli: Cli) -> None:
@@ -393,6 +408,14 @@ def test_the_test_uses_the_workers_token(with_redis: Cli) -> None:
 
     assert "fetched from Entra just now" in first.out
     assert "shared by the workers" in second.out
+
+
+def test_logs_keep_out_of_the_answer(with_redis: Cli) -> None:
+    """Standard output holds the JSON and nothing else, also where a token is refreshed."""
+    cli = with_redis
+    cli.connected()
+
+    assert cli("mailboxes", "test", ALERTS, "--to", OPS, "--json").json["accepted"] is True
 
 
 def test_a_stale_token_is_replaced_once(with_redis: Cli) -> None:
