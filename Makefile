@@ -26,7 +26,7 @@ lint: $(DEV)  ## Check style, types and the arrows between rooms
 	@$(BIN)/lint-imports --no-logo
 
 bench: $(DEV)  ## Measure, beside the bare limit, and print the tables
-	@$(BIN)/python bench/run.py $(ARGS)
+	@$(BIN)/python -m bench.run $(ARGS)
 
 format: $(DEV)  ## Format the code
 	@$(BIN)/ruff format .

@@ -22,7 +22,7 @@ from uuid import UUID
 
 import requests
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from console.embedded_redis import EmbeddedRedis
 from console.supervisor import Child, Guard, start
@@ -108,7 +108,7 @@ class Stage:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._directory = directory
-        self._slugs = tuple(slugs)
+        self.slugs = tuple(slugs)
         self._limits = dict(limits or {})
         self._database_url = database_url
         self._changes = dict(settings or {})
@@ -152,10 +152,10 @@ class Stage:
 
     @contextmanager
     def _boxed(self) -> Iterator[Sandbox]:
-        world = {"tenants": [{"slug": slug} for slug in self._slugs]}
-        world |= {"apps": [{"home_tenant": self._slugs[0]}]}  # type: ignore[dict-item]
+        world = {"tenants": [{"slug": slug} for slug in self.slugs]}
+        world |= {"apps": [{"home_tenant": self.slugs[0]}]}
         if self._limits:
-            world |= {"limits": self._limits}  # type: ignore[dict-item]
+            world |= {"limits": self._limits}
         folder = self._directory / "sandbox"
         folder.mkdir(mode=0o700, exist_ok=True)
         world_file, ready_file = folder / "world.json", folder / "ready.json"
@@ -190,7 +190,7 @@ class Stage:
                 client_id=app["client_id"],
                 credential=app_registrations.Credential.secret(app["secrets"][0]),
             )
-            for slug in self._slugs:
+            for slug in self.slugs:
                 tenants.add_tenant(
                     connection,
                     slug=slug,
@@ -209,7 +209,7 @@ class Stage:
     def connect_all(self) -> Iterator[str]:
         """Consent for every tenant through the real authorization code flow; yields slugs."""
         with ThreadPoolExecutor(CONSENTS_AT_ONCE) as threads:
-            yield from threads.map(self.connect, self._slugs)
+            yield from threads.map(self.connect, self.slugs)
 
     def connect(self, slug: str) -> str:
         """Consent for one tenant: sign in on the box's pages, press Accept, redeem the code."""
@@ -235,6 +235,10 @@ class Stage:
                 object_claim=consent.object_claim,
             )
         return slug
+
+    def mailbox_ids(self, connection: Connection) -> list[UUID]:
+        """Name all mailboxes."""
+        return [entry.id for entry in mailboxes.list_mailboxes(connection)]
 
     def mailbox_id(self, slug: str) -> UUID:
         """Name a tenant's mailbox."""

@@ -134,6 +134,8 @@ def _postgresql_engine(url: URL, busy_seconds: float) -> Engine:
             pool_timeout=busy_seconds,
             pool_pre_ping=True,
             pool_recycle=1800,
+            # An error's text must not carry what the statement carried.
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": max(2, int(busy_seconds)),
                 "application_name": "alertpost",
@@ -172,6 +174,7 @@ def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
         max_overflow=POOL_SIZE * 2,
         pool_timeout=busy_seconds,
         connect_args={"timeout": busy_seconds},
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "do_connect")

@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from models.clock import utc_after, utc_now
 from models.errors import NotFound
+from models.lookups import REMOVED
 from models.tables import METADATA
 
 Scope = Literal["mailbox", "tenant", "app"]
@@ -167,7 +168,7 @@ def concerned(conn: Connection, mailbox_id: UUID, scope: Scope) -> list[UUID]:
 def _resume(conn: Connection, which: ColumnElement[bool]) -> list[UUID]:
     rows = conn.execute(
         update(_MAILBOX)
-        .where(which, _M.parked_at.is_not(None))
+        .where(which, _M.parked_at.is_not(None), _M.park_reason != REMOVED)
         .values(
             parked_at=null(),
             park_reason=null(),
