@@ -297,7 +297,7 @@ class TokenLeases:
                 await asyncio.sleep(POLL_SECONDS)
                 shared = await self._look(sender, other_than)
             if shared is None:
-                shared = await self._refresh(sender, other_than, lock)
+                shared = await self._refresh(sender, lock)
             return shared
         finally:
             try:
@@ -355,7 +355,7 @@ class TokenLeases:
 
     # -- the refresh itself: Entra, then SQL, then Redis -------------------------------------
 
-    async def _refresh(self, sender: Sender, other_than: str | None, lock: Lock) -> Lease:
+    async def _refresh(self, sender: Sender, lock: Lock) -> Lease:
         refused: CredentialRejected | None = None
         used: tuple[UUID, int] | None = None
         for _ in range(RACES):
@@ -367,14 +367,12 @@ class TokenLeases:
                 )
                 await self._remember(sender, refusal, REJECTED_MEMORY_SECONDS)
                 raise refusal
-            if used is not None and (shared := await self._look(sender, other_than)) is not None:
-                # Who won the race has published the newer grant's token.
-                return shared
             used = (grant.id, grant.version)
             refused = None
             try:
                 await lock.reacquire()
             except LockError as error:
+                # Whoever has it by now may have published a token.
                 raise _LockLost from error
             asked = time.monotonic()
             try:

@@ -58,10 +58,11 @@ class Box:
 
     @property
     def requests(self) -> int:
-        return self.world.ledger.by_grant_type.total()
+        return int(self.world.ledger.by_grant_type.total())
 
     def client(self, **changes: Any) -> Entra:
-        return Entra(**{"ca_file": str(self.server.ca_file), "timeout_seconds": 10.0} | changes)
+        given: dict[str, Any] = {"ca_file": str(self.server.ca_file), "timeout_seconds": 10.0}
+        return Entra(**given | changes)
 
     def fault(self, kind: str, **changes: Any) -> None:
         self.world.entra_faults.add(EntraFault(EntraFaultKind(kind), **changes))
@@ -110,7 +111,9 @@ async def box(sandbox_directory: Path, signer: TokenSigner) -> AsyncIterator[Box
     directory = world.directory_named("contoso")
     assert directory is not None
     app = next(iter(world.apps.values()))
-    values = dict.fromkeys((part.name for part in dataclasses.fields(Sender)), None) | {
+    values: dict[str, Any] = dict.fromkeys(
+        (part.name for part in dataclasses.fields(Sender)), None
+    ) | {
         "mailbox_id": uuid7(),
         "tenant_slug": "contoso",
         "address": ALERTS,
