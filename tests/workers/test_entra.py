@@ -561,12 +561,18 @@ async def scripted(
 ) -> AsyncIterator[str]:
     """Run an HTTPS server that answers everything in one way; give its authority."""
 
+    serving: set[asyncio.Task[Any]] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = re.search(rb"(?i)content-length: (\d+)", head)
-            await reader.readexactly(int(length[1]) if length else 0)
-            await answer(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                await reader.readexactly(int(length[1]) if length else 0)
+                await answer(writer)
         writer.close()
 
     context = throwaway_authority(directory, names=("127.0.0.1",)).server_context()
@@ -575,6 +581,9 @@ async def scripted(
         yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/contoso"
     finally:
         server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
 
 async def test_an_answer_that_drips_is_cut_off(box: Box, sandbox_directory: Path) -> None:
