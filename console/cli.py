@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from console import output
+from console import command_logs, output
 from console.commands import GROUPS, VERBS
 from models.errors import (
     AlertpostError,
@@ -35,6 +35,8 @@ EXIT_CODES: tuple[tuple[type[AlertpostError], int], ...] = (
 such thing; 4 not in its present state; 5 try again later; 6 Microsoft refused; 70 our fault; 130
 interrupted."""
 
+INTERRUPTED = 130
+
 _UsageFault = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """Typer brings a click of its own and does not show the base of its usage errors otherwise."""
 
@@ -44,6 +46,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    callback=command_logs.set_up,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _name, _group in GROUPS.items():
@@ -56,12 +59,11 @@ def main() -> None:
     """Run the command line; expected errors are one line, never a stack trace."""
     try:
         code = app(standalone_mode=False)
-    except typer.Abort:
+        if code == INTERRUPTED:
+            output.complain("stopped")
+    except (typer.Abort, KeyboardInterrupt):
         output.complain("stopped")
-        code = 130
-    except KeyboardInterrupt:
-        output.complain("stopped")
-        code = 130
+        code = INTERRUPTED
     except _UsageFault as error:
         error.show()  # type: ignore[attr-defined]
         code = error.exit_code  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ SPEED = 10
 LIMIT = 30
 WINDOW_SECONDS = 60.0 / SPEED
 CONNECTIONS = 3
-TOKEN_SECONDS = 30
+TOKEN_SECONDS = 20
 """Access tokens last so long, so that some run out while the demo runs."""
 
 WORKERS = 2

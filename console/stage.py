@@ -35,6 +35,7 @@ from models.vault import Vault
 from models.waker import Waker
 from producers.enqueue import Producer
 from sandbox.person import Person
+from workers import first_token
 from workers.entra import Entra
 
 START_SECONDS = 30.0
@@ -152,10 +153,12 @@ class Stage:
 
     @contextmanager
     def _boxed(self) -> Iterator[Sandbox]:
-        world = {"tenants": [{"slug": slug} for slug in self.slugs]}
-        world |= {"apps": [{"home_tenant": self.slugs[0]}]}
+        world: dict[str, Any] = {
+            "tenants": [{"slug": slug} for slug in self.slugs],
+            "apps": [{"home_tenant": self.slugs[0]}],
+        }
         if self._limits:
-            world |= {"limits": self._limits}
+            world["limits"] = self._limits
         folder = self._directory / "sandbox"
         folder.mkdir(mode=0o700, exist_ok=True)
         world_file, ready_file = folder / "world.json", folder / "ready.json"
@@ -224,7 +227,7 @@ class Stage:
         callback = person.go_through(flow["auth_uri"])
         consent = entra.complete(sender, app.credential, flow=flow, callback=callback)
         with write(self.engine) as connection:
-            grants.connect_mailbox(
+            grant = grants.connect_mailbox(
                 connection,
                 self.vault,
                 mailbox_id=mailbox_id,
@@ -234,6 +237,10 @@ class Stage:
                 tenant_claim=consent.tenant_claim,
                 object_claim=consent.object_claim,
             )
+        keys = RedisKeys(self.settings.redis_prefix)
+        first_token.share(
+            self.settings.redis_url, keys, self.vault, grant=grant, tokens=consent.tokens
+        )
         return slug
 
     def mailbox_ids(self, connection: Connection) -> list[UUID]:

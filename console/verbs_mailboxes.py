@@ -19,8 +19,10 @@ from models.database import read, write
 from models.errors import Conflict, CredentialRejected, NotFound
 from models.lane_park import concerned
 from models.mailboxes import MailboxEntry
+from models.redis_keys import RedisKeys
 from models.senders import Sender
-from workers.entra import Entra
+from workers import first_token
+from workers.entra import Entra, Tokens
 from workers.oauth_errors import classify_oauth
 from workers.tls_contexts import TlsContexts
 
@@ -134,7 +136,7 @@ def complete(
         who,
         actor=actor,
         kind=grants.DELEGATED,
-        cache=consent.tokens.cache,
+        tokens=consent.tokens,
         account=consent.account,
         tenant_claim=consent.tenant_claim,
         object_claim=consent.object_claim,
@@ -151,7 +153,7 @@ def connect_app_only(context: Context, address: str, *, actor: str) -> Connected
     """
     who = account(context, address, kind=grants.APP_ONLY)
     try:
-        entra(context, who.sender).client_credentials(who.sender, who.credential)
+        tokens = entra(context, who.sender).client_credentials(who.sender, who.credential)
     except CredentialRejected as refused:
         raise explained(refused) from refused
     return _store(
@@ -159,7 +161,7 @@ def connect_app_only(context: Context, address: str, *, actor: str) -> Connected
         who,
         actor=actor,
         kind=grants.APP_ONLY,
-        cache=None,
+        tokens=tokens,
         account=who.sender.client_id,
         tenant_claim=who.sender.directory_id,
         object_claim="",
@@ -288,19 +290,19 @@ def _store(
     *,
     actor: str,
     kind: str,
-    cache: str | None,
+    tokens: Tokens,
     account: str,
     tenant_claim: str,
     object_claim: str,
 ) -> Connected:
     key = who.sender.mailbox_id
     with write(context.engine) as conn:
-        grants.connect_mailbox(
+        grant = grants.connect_mailbox(
             conn,
             context.vault,
             mailbox_id=key,
             kind=kind,
-            cache=cache,
+            cache=tokens.cache if kind == grants.DELEGATED else None,
             account=account,
             tenant_claim=tenant_claim,
             object_claim=object_claim,
@@ -320,6 +322,11 @@ def _store(
             resumed=addresses,
         )
         entry = mailboxes.mailbox(conn, who.entry.address)
+    if context.settings.redis_url:
+        keys = RedisKeys(context.settings.redis_prefix)
+        first_token.share(
+            context.settings.redis_url, keys, context.vault, grant=grant, tokens=tokens
+        )
     # Also where nothing was parked: before its first consent a lane waits without that.
     wake(context, {key, *resumed})
     still_parked = entry if entry.parked_at is not None else None

@@ -6,6 +6,7 @@ SIGTERM and SIGINT stop it: mails in hand are finished, claims go back, then it 
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
@@ -118,6 +119,10 @@ def run(settings: Settings) -> int:
         # Ends the event loop's thread, which would keep the process alive.
         broker.emit_after("worker_shutdown", worker)
         raise ConfigurationError(str(error)) from error
+    # What start-up made lives as long as the process: the collector need not walk it again and
+    # again while mails come and go.
+    gc.collect()
+    gc.freeze()
     log.info("worker_start", concurrency=settings.worker.concurrency)
     stop.wait()
     worker.stop(timeout=STOP_MILLISECONDS)

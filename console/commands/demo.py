@@ -26,7 +26,6 @@ from models import logs
 from models.errors import ConfigurationError
 from models.settings import LogSettings
 
-
 _COUNTS = ("accepted", "waiting", "dead", "retried", "uncertain")
 
 
