@@ -37,7 +37,9 @@ interrupted."""
 
 INTERRUPTED = 130
 
-_UsageFault = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_UsageFault: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 """Typer brings a click of its own and does not show the base of its usage errors otherwise."""
 
 app = typer.Typer(

@@ -29,7 +29,7 @@ from workers.tls_contexts import TlsContexts
 _SAYS_ALL = frozenset(
     {
         "wrong_account", "wrong_tenant", "wrong_audience", "state_mismatch", "nonce_mismatch",
-        "invalid_tenant",
+        "invalid_tenant", "no_refresh_token",
     }
 )  # fmt: skip
 """Errors that our own checks raise, whose description already is for people."""

@@ -210,6 +210,8 @@ class SandboxServer:
             )
         except OSError as error:
             raise PortTaken("Entra", self._host, self._entra_port, _reason(error)) from error
+        # Inherited by what it accepts; else each answer waits 40 ms for an acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setblocking(False)
         return listener
 
