@@ -301,6 +301,19 @@ async def test_taken_port_is_told(tmp_path, signer, part):
             await server.start()
 
 
+def test_answers_wait_for_no_acknowledgement(tmp_path, signer):
+    """What Entra says leaves at once: connections that it takes have Nagle's algorithm off."""
+    server = SandboxServer(
+        build_world(contoso_and_friends(["contoso"]), signer=signer), directory=tmp_path
+    )
+    with (
+        server._listen() as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as taken,
+    ):
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def started(tmp_path, *arguments):
     command = [sys.executable, "-m", "sandbox", "--dir", str(tmp_path / "keys"), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
