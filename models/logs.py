@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from models.settings import LogSettings
 
 _CHATTY = (
-    "aiosmtplib", "asyncio", "dramatiq", "httpcore", "httpx", "msal", "requests", "urllib3",
-    "uvicorn",
+    "aiosmtplib", "alembic", "asyncio", "dramatiq", "httpcore", "httpx", "msal", "requests",
+    "urllib3", "uvicorn",
 )  # fmt: skip
 """Libraries whose "info" is our "debug"."""
 

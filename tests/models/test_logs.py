@@ -114,6 +114,7 @@ def test_libraries_lose_their_own_handlers(stream: io.StringIO) -> None:
     assert "seen" in stream.getvalue()
 
 
+@pytest.mark.parametrize("library", ["dramatiq", "alembic.runtime.migration"])
 @pytest.mark.parametrize(
     ("level", "ours", "theirs"),
     [
@@ -123,12 +124,14 @@ def test_libraries_lose_their_own_handlers(stream: io.StringIO) -> None:
         ("error", [], []),
     ],
 )
-def test_levels(stream: io.StringIO, level: Any, ours: list[str], theirs: list[str]) -> None:
+def test_levels(
+    stream: io.StringIO, library: str, *, level: Any, ours: list[str], theirs: list[str]
+) -> None:
     """The level holds for us; chatty libraries are one step quieter unless debugging."""
     logs.setup(LogSettings(level=level, format="json"), process="worker", stream=stream)
     for each in ("debug", "info", "warning"):
         getattr(log, each)("ours")
-        getattr(logging.getLogger("dramatiq"), each)("theirs")
+        getattr(logging.getLogger(library), each)("theirs")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
 
     assert [line["level"] for line in lines if line["event"] == "ours"] == ours
