@@ -1,9 +1,11 @@
 """
 Brings everything encrypted at rest under the first key, while producers and workers go on.
 
-A rotation is: put a new key first in ALERTPOST_SECRET_KEYS everywhere and restart; run this; when
-nothing is left under the old key, remove it. Access tokens in Redis are no part of it: they end
-within the hour.
+Before it every process must know the new key, and every process must seal under it before the old
+one goes. So a rotation is: append the new key to ALERTPOST_SECRET_KEYS everywhere and restart; put
+it first everywhere and restart; run this; when nothing is left under the old key, remove it. See
+docs/operating.md, and console/key_rotation.py for the steps with a key file. Access tokens in Redis
+are no part of it: they end within an hour and a half, and the console drops those of an old key.
 """
 
 from __future__ import annotations
