@@ -202,12 +202,13 @@ def failed_outcome(
         case GiveUp():
             transition, counted = GIVE_UP, True
             if delivery.taken and failed.refused:
-                # Others have the mail; those that were put off are now refused for good.
+                # Others have the mail; those that were put off will not get it any more.
                 transition = ACCEPT
     refused = {
         address: f"{code} {text}"
         for address, (code, text) in failed.refused.items()
-        if classify(Stage.RCPT, code, text, fresh_token=False).action in FINAL_FOR_RECIPIENT
+        if transition is ACCEPT
+        or classify(Stage.RCPT, code, text, fresh_token=False).action in FINAL_FOR_RECIPIENT
     }
     return Outcome(
         delivery_id=delivery.id,

@@ -517,13 +517,13 @@ class _Visit:
         # The usual attempt is a row in SQL anyway: its line is for those who look closely.
         log.debug(
             "delivery_attempt",
-            tenant_id=delivery.tenant_id,
-            delivery_id=delivery.id,
+            tenant_id=str(delivery.tenant_id),
+            delivery_id=str(delivery.id),
             attempt=delivery.attempts + 1,
             stage=Stage.BODY,
             reply_code=submitted.reply.code,
-            outcome=outcome.transition.target,
-            duration_ms=seconds * 1000,
+            outcome=outcome.transition.target.value,
+            duration_ms=round(seconds * 1000, 1),
         )
         if outcome.transition is RETRY:
             self._alarm_in((outcome.delay_seconds or 0) * 1000)

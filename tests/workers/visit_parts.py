@@ -83,10 +83,12 @@ async def listening(settings: Settings, *workers: Visits) -> AsyncIterator[None]
     keys = RedisKeys(settings.redis_prefix)
     client = redis.asyncio.Redis.from_url(settings.redis_url)
     running: set[asyncio.Task[Any]] = set()
+    # Not by cancelling: the client may take that for a lost connection and swallow it.
+    stop = asyncio.Event()
 
     async def listen() -> None:
         turn = 0
-        while True:
+        while not stop.is_set():
             for queue in (wakeup.CRITICAL_QUEUE, wakeup.QUEUE):
                 try:
                     found = await client.lpop(keys.queue(queue))
@@ -110,7 +112,7 @@ async def listening(settings: Settings, *workers: Visits) -> AsyncIterator[None]
     try:
         yield
     finally:
-        listener.cancel()
-        await asyncio.gather(listener, return_exceptions=True)
+        stop.set()
+        await listener
         await asyncio.gather(*running, return_exceptions=True)
         await client.aclose()

@@ -1,0 +1,198 @@
+"""Fast, but never too fast: windows, slots, order, deadlines, over several workers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+
+from models.redis_keys import RedisKeys
+from sandbox.faults import Fault, Slow
+from sandbox.limits import Limits
+from tests.fixtures.whole import Whole
+from tests.workers.visit_parts import (
+    IMPATIENT,
+    another_worker,
+    drain,
+    listening,
+    send,
+    send_many,
+    visit,
+)
+from workers.visit import VisitEnd
+
+WINDOW = 1.5
+
+
+@pytest.fixture(autouse=True)
+def _short_window(whole: Whole) -> None:
+    whole.exchange().limits = replace(Limits(), window_seconds=WINDOW)
+
+
+@pytest.fixture
+def settings_changes() -> dict[str, Any]:
+    return IMPATIENT | {"pacing": {"window_seconds": WINDOW}}
+
+
+async def test_two_workers_keep_to_one_window(whole: Whole) -> None:
+    """A backlog goes out at the full rate, and no window sees a mail or a connection too many."""
+    send_many(whole, 100)
+    began = asyncio.get_running_loop().time()
+    async with another_worker(whole) as second:
+        visits = (whole.services.visits, second.visits)
+        async with listening(whole.settings, *visits):
+            lane_id = whole.mailbox_id("contoso")
+            await whole.services.wake_many([(lane_id, False), (lane_id, True)])
+            await whole.until(lambda: whole.count("accepted") == 100)
+    took = asyncio.get_running_loop().time() - began
+
+    exchange = whole.exchange()
+    assert exchange.violations.total() == 0
+    assert exchange.max_sent_in_window >= 28
+    assert exchange.max_connections <= 3
+    # 28 at once, then three more windows; a worker that slept through one would need a fifth.
+    assert took < 4.5 * WINDOW + 1
+    assert not exchange.outbox.duplicate_message_ids()
+
+
+async def test_a_flushed_redis_changes_no_limit(
+    whole: Whole, redis_client: redis.Redis, redis_keys: RedisKeys
+) -> None:
+    """What Redis forgets in the middle of a storm, SQL knows."""
+    send_many(whole, 60)
+    async with (
+        another_worker(whole) as second,
+        listening(whole.settings, whole.services.visits, second.visits),
+    ):
+        await whole.services.wake(whole.mailbox_id("contoso"), critical=False)
+        for accepted in (10, 20, 40):
+            await whole.until(lambda least=accepted: whole.count("accepted") >= least)
+            redis_client.delete(*redis_client.keys(f"{redis_keys.prefix}*"))
+        await whole.until(lambda: whole.count("accepted") == 60)
+
+    assert whole.exchange().violations.total() == 0
+    assert not whole.exchange().outbox.duplicate_message_ids()
+
+
+async def test_the_most_severe_goes_first(whole: Whole) -> None:
+    """A lane is drained by severity, then by age."""
+    for severity in ("low", "normal", "critical", "elevated", "normal"):
+        receipt = send(whole, severity=severity, subject=severity)
+
+    await visit(whole, receipt.mailbox_id)
+
+    subjects = [mail.subject for mail in whole.outbox()]
+    assert subjects == ["critical", "elevated", "normal", "normal", "low"]
+
+
+async def test_a_critical_overtakes_a_backlog_that_used_up_the_window(whole: Whole) -> None:
+    """The reserve lets criticals through when no other mail may go."""
+    receipts = send_many(whole, 40)
+    lane_id = receipts[0].mailbox_id
+    assert await visit(whole, lane_id) is VisitEnd.NO_PERMIT
+    assert whole.count("accepted") == 28
+    critical = send(whole, severity="critical")
+
+    end = await visit(whole, lane_id, critical=True)
+
+    assert whole.row(critical.delivery_id).state == "accepted"
+    assert end is VisitEnd.NO_PERMIT
+    assert whole.count("accepted") == 29
+
+
+async def test_a_critical_has_a_slot_while_others_hold_theirs(whole: Whole) -> None:
+    """Two normal visits that take long leave the third slot to a critical."""
+    whole.sandbox.exchange.inject(Fault("slow", "body", Slow(0.4), times=2))
+    async with another_worker(whole) as second:
+        lane_id = send_many(whole, 30)[0].mailbox_id
+        others = [
+            asyncio.create_task(visits.run(lane_id, critical=False))
+            for visits in (whole.services.visits, second.visits)
+        ]
+        await whole.until(lambda: whole.sandbox.exchange.faults.struck["slow"] == 2)
+        critical = send(whole, severity="critical")
+        third = asyncio.create_task(second.visits.run(lane_id, critical=True))
+
+        await whole.until(lambda: whole.row(critical.delivery_id).state == "accepted", seconds=2)
+
+        await asyncio.gather(*others, third)
+    assert whole.exchange().violations.total() == 0
+
+
+async def test_what_is_late_in_the_queue_is_never_sent(whole: Whole) -> None:
+    """An alert whose time is over before anybody looks expires."""
+    soon = datetime.now(UTC) + timedelta(seconds=0.3)
+    receipt = send(whole, expires_at=soon)
+    await asyncio.sleep(0.35)
+
+    await visit(whole, receipt.mailbox_id)
+    await whole.until(lambda: whole.row(receipt.delivery_id).state == "expired", seconds=2)
+
+    assert not whole.outbox()
+
+
+async def test_what_gets_late_in_hand_is_never_sent(whole: Whole) -> None:
+    """An alert whose time runs out behind a slow mail expires, although it was claimed before."""
+    whole.sandbox.exchange.inject(Fault("slow", "body", Slow(0.45), times=1))
+    first = send(whole, severity="critical")
+    receipt = send(whole, expires_at=datetime.now(UTC) + timedelta(seconds=0.4))
+
+    await visit(whole, receipt.mailbox_id)
+
+    assert whole.row(first.delivery_id).state == "accepted"
+    row = whole.row(receipt.delivery_id)
+    assert (row.state, row.reason) == ("expired", "expired")
+    assert len(whole.outbox()) == 1
+
+
+async def test_a_worker_whose_clock_is_wrong_expires_nothing(whole: Whole) -> None:
+    """Deadlines count by the database's clock, not by that of a host."""
+    whole.services.now = lambda: datetime.now(UTC) + timedelta(hours=5)
+    receipt = send(whole, expires_at=datetime.now(UTC) + timedelta(hours=1))
+
+    await visit(whole, receipt.mailbox_id)
+
+    assert whole.row(receipt.delivery_id).state == "accepted"
+
+
+async def test_a_wake_up_that_meets_a_stopping_worker_is_passed_on(whole: Whole) -> None:
+    """A worker that stops hands on what it was told, or the lane would sleep."""
+    receipt = send(whole)
+    async with another_worker(whole) as stopping:
+        stopping.visits.stopping = True
+        # The producer's own wake-up is taken off the queue, its key stays.
+        async with listening(whole.settings, stopping.visits):
+            await asyncio.sleep(0.05)
+        assert whole.row(receipt.delivery_id).state == "queued"
+
+        async with listening(whole.settings, whole.services.visits):
+            await whole.until(lambda: whole.row(receipt.delivery_id).state == "accepted", seconds=2)
+
+
+async def test_a_permit_whose_answer_is_lost_counts(whole: Whole) -> None:
+    """Redis goes away after a mail was sent: the mail stays counted when the visit leaves."""
+    from workers.pacing import PacingUnavailable
+
+    receipts = send_many(whole, 2)
+    lane_id = receipts[0].mailbox_id
+    pacer = whole.services.pacer
+    asked = pacer.permit
+
+    async def away_at_the_second(*given: Any, stamp: bool, **named: Any) -> Any:
+        if stamp:
+            raise PacingUnavailable("away")
+        return await asked(*given, stamp=stamp, **named)
+
+    pacer.permit = away_at_the_second
+    assert await visit(whole, lane_id) is VisitEnd.AWAY
+    pacer.permit = asked
+
+    assert whole.count("accepted") == 1
+    await whole.services.connections.close()
+    assert (await pacer.enter(lane_id, "look", critical=False)).permits == 27
+    await pacer.leave(lane_id, "look", stamp=False)
+    await drain(whole, lane_id)
