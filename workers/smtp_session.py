@@ -12,9 +12,10 @@ import binascii
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 import aiosmtplib
 
@@ -458,8 +459,30 @@ def _explanation(challenge: str) -> str:
 def _describe_tls(client: aiosmtplib.SMTP) -> str:
     cipher = client.get_transport_info("cipher")
     certificate = client.get_transport_info("peercert") or {}
-    names = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
+    names = certificate_names(certificate.get("subjectAltName", ()))
     return f"{cipher[1]} {cipher[0]}, certificate for {', '.join(names[:4])}" if cipher else ""
+
+
+def certificate_names(alternatives: Iterable[tuple[str, str]]) -> list[str]:
+    """
+    Name the hosts that a certificate is for, names and addresses alike.
+
+    Args:
+        alternatives: Kind and value of each, as ``ssl`` gives ``subjectAltName``.
+    """
+    return [
+        _short_address(value) if kind == "IP Address" else value
+        for kind, value in alternatives
+        if kind in {"DNS", "IP Address"}
+    ]
+
+
+def _short_address(text: str) -> str:
+    # ssl writes all eight groups of an IPv6 address, and words for what is no address.
+    try:
+        return str(ip_address(text.strip()))
+    except ValueError:
+        return text.strip()
 
 
 def _size_limit(client: aiosmtplib.SMTP) -> int | None:
