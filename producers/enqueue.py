@@ -150,7 +150,7 @@ class Producer:
             self._waker.close()
 
     def _delivery(self, alert: AlertEmail, known: routes.Routes) -> NewDelivery:
-        route = known.find(alert.tenant, alert.mailbox)
+        route = self._route(alert, known)
         delivery_id = uuid7()
         return NewDelivery(
             id=delivery_id,
@@ -167,6 +167,16 @@ class Producer:
             not_before=alert.not_before,
             expires_at=alert.expires_at,
         )
+
+    def _route(self, alert: AlertEmail, known: routes.Routes) -> routes.Route:
+        try:
+            return known.find(alert.tenant, alert.mailbox)
+        except NotFound:
+            # Only now is it worth a query to tell the nearest name.
+            with read(self._engine) as connection:
+                return routes.find_route(
+                    connection, tenant_slug=alert.tenant, mailbox_address=alert.mailbox
+                )
 
     def _wake(self, receipts: Iterable[Receipt]) -> None:
         """Wake after the commit; what is due later is found by the sweep."""
