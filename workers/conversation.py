@@ -64,6 +64,10 @@ class Conversation(asyncio.Protocol):
         self._wanted = 0
         self._waiter: asyncio.Future[None] | None = None
         self._lost: str | None = None
+        self._loop = asyncio.get_running_loop()
+        self._deadline = 0.0
+        self._patience_seconds = 0.0
+        self._watch: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self._room.set()
         self.farewell: Reply | None = None
@@ -92,25 +96,47 @@ class Conversation(asyncio.Protocol):
             raise ConversationLost(detail, replies=[], failure="disconnected")
         self._replies = []
         self._wanted = replies
-        self._waiter = asyncio.get_running_loop().create_future()
+        waiter = self._waiter = self._loop.create_future()
+        self._wait_at_most(timeout_seconds)
         try:
-            async with asyncio.timeout(timeout_seconds):
-                if len(data) <= PIECE_BYTES:
-                    self._transport.write(data)
-                else:
-                    await self._write_by_pieces(data, self._waiter)
-                await self._waiter
-        except TimeoutError:
-            # Late replies would be paired with the wrong commands: this line is done for.
-            self._lost = f"no reply within {timeout_seconds:g} seconds"
-            self._transport.abort()
-            raise ConversationLost(self._lost, replies=self._replies, failure="timeout") from None
+            if len(data) <= PIECE_BYTES:
+                self._transport.write(data)
+            else:
+                await self._write_by_pieces(data, waiter)
+            await waiter
         except BaseException:
+            # Late replies would be paired with the wrong commands: this line is done for.
             self._transport.abort()
             raise
         finally:
             self._waiter = None
         return self._replies
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """
+        Set the moment at which the group that waits has waited too long.
+
+        A timer for each group would be made and cancelled twice a mail. Here one timer looks when
+        the earliest moment has come whether it still is the one, and goes on sleeping if not.
+        """
+        self._patience_seconds = seconds
+        self._deadline = self._loop.time() + seconds
+        if self._watch is not None and self._watch.when() > self._deadline:
+            self._watch.cancel()
+            self._watch = None
+        if self._watch is None:
+            self._watch = self._loop.call_at(self._deadline, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._watch = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() < self._deadline:
+            self._watch = self._loop.call_at(self._deadline, self._look_at_clock)
+            return
+        detail = f"no reply within {self._patience_seconds:g} seconds"
+        self._fail(detail, failure="timeout")
+        self._transport.abort()
 
     async def _write_by_pieces(self, data: bytes, answer: asyncio.Future[None]) -> None:
         for start in range(0, len(data), PIECE_BYTES):
@@ -144,15 +170,13 @@ class Conversation(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Cut what came into lines and lines into replies."""
         self._buffer += data
-        if b"\n" not in data:
-            if len(self._buffer) > MAX_REPLY_BYTES:
-                self._fail("a reply without end")
-                self._transport.abort()
-            return
-        *lines, rest = self._buffer.split(b"\n")
-        self._buffer = bytearray(rest)
-        for line in lines:
-            self._line_received(bytes(line))
+        if b"\n" in data:
+            *lines, self._buffer = self._buffer.split(b"\n")
+            for line in lines:
+                self._line_received(bytes(line))
+        if len(self._buffer) > MAX_REPLY_BYTES:
+            self._fail("a reply without end")
+            self._transport.abort()
 
     def _line_received(self, line: bytes) -> None:
         if len(line) < 3 or not line[:3].isdigit():  # noqa: PLR2004 - a reply code has 3 digits
@@ -184,12 +208,15 @@ class Conversation(asyncio.Protocol):
         """Fail the group that waits, with what had been answered."""
         self._fail(f"connection lost: {exc}" if exc else "connection closed by the server")
         self._room.set()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
 
-    def _fail(self, detail: str) -> None:
+    def _fail(self, detail: str, *, failure: str = "disconnected") -> None:
         self._lost = self._lost or detail
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(
-                ConversationLost(detail, replies=self._replies, failure="disconnected")
+                ConversationLost(detail, replies=self._replies, failure=failure)
             )
 
 

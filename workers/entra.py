@@ -14,6 +14,7 @@ that this file works around:
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ CONSUMERS = "9188040d-6c67-4c5b-b112-36a304b66dad"
 
 _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 """MSAL adds these itself and refuses to be given one."""
+
+_warnings = threading.Lock()
+"""Held while warnings are silenced: Python's filters are one list for all threads."""
 
 
 def _for_msal(credential: Credential) -> str | dict[str, str]:
@@ -144,7 +148,7 @@ class Entra:
         """
         http = self._http.call()
         application = self._application(sender, credential, msal.SerializableTokenCache(), http)
-        with warnings.catch_warnings():
+        with _warnings, warnings.catch_warnings():
             # MSAL prefers form_post. On loopback the answer stays in the address line instead,
             # from where it can be pasted; PKCE makes the code worthless to whoever reads it.
             warnings.simplefilter("ignore", UserWarning)

@@ -74,7 +74,9 @@ def test_the_middleware_is_chosen(make):
 
     broker = make(middleware=[Mine()])
 
-    assert [type(middleware) for middleware in broker.middleware] == [AsyncIO, Mine]
+    first, second = broker.middleware
+    assert isinstance(first, AsyncIO)
+    assert isinstance(second, Mine)
 
 
 def test_an_idle_worker_starts_within_moments(make, waker, redis_client):
