@@ -1,0 +1,192 @@
+"""A real worker process: how it starts, stops, dies, and what the others make of what it held."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.settings import Settings
+from sandbox.faults import Fault, Phase, Stall
+from tests.fixtures.whole import Whole
+from tests.workers.visit_parts import IMPATIENT, listening, send, send_many
+
+ROOT = Path(__file__).parents[2]
+CLAIM_SECONDS = 1
+
+
+@pytest.fixture
+def settings_changes() -> dict[str, Any]:
+    return IMPATIENT | {
+        "smtp": IMPATIENT["smtp"] | {"data_timeout_seconds": 60, "command_timeout_seconds": 60},
+        "pacing": {"slot_seconds": CLAIM_SECONDS},
+        "visit": {"claim_seconds": CLAIM_SECONDS},
+    }
+
+
+def _environment(settings: Settings | None, **changes: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if "ALERTPOST" not in name}
+    if settings is not None:
+        kept |= {
+            "ALERTPOST_DATABASE_URL": settings.database_url,
+            "ALERTPOST_REDIS_URL": settings.redis_url,
+            "ALERTPOST_REDIS_PREFIX": settings.redis_prefix,
+            "ALERTPOST_DATA_DIR": str(settings.data_dir),
+            "ALERTPOST_SECRET_KEYS": settings.secret_keys[0].get_secret_value(),
+            "ALERTPOST_PACING__SLOT_SECONDS": str(CLAIM_SECONDS),
+            "ALERTPOST_VISIT__CLAIM_SECONDS": str(CLAIM_SECONDS),
+            "ALERTPOST_SWEEP__INTERVAL_SECONDS": "0.2",
+            "ALERTPOST_LOG__FORMAT": "json",
+        }
+    return kept | changes
+
+
+def _start(environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "workers.main"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@asynccontextmanager
+async def worker(whole: Whole) -> AsyncIterator[subprocess.Popen[str]]:
+    """Run a worker process; one that is still there in the end is killed."""
+    process = _start(_environment(whole.settings))
+    try:
+        yield process
+    finally:
+        process.kill()
+        await asyncio.to_thread(process.communicate)
+
+
+async def _killed_at(whole: Whole, phase: Phase) -> None:
+    """Let a worker come to a phase, and kill it there."""
+    whole.sandbox.exchange.inject(Fault(phase, phase, Stall(), times=1))
+    async with worker(whole) as process:
+        await whole.until(lambda: whole.sandbox.exchange.faults.struck[phase] == 1)
+        process.kill()
+
+
+@pytest.mark.parametrize("phase", ["auth", "mail", "body"])
+async def test_a_killed_worker_leaves_one_mail_in_doubt(whole: Whole, phase: Phase) -> None:
+    """What it held goes out soon after; only the mail in hand is marked, before it goes again."""
+    receipts = send_many(whole, 4)
+    await _killed_at(whole, phase)
+    assert [whole.row(receipt.delivery_id).state for receipt in receipts] == ["sending"] * 4
+    died = time.monotonic()
+
+    async with listening(whole.settings, whole.services.visits):
+        await whole.until(lambda: whole.count("accepted") == 4)
+
+    # The claim and the slot run out, then a sweep comes by; with the defaults, 20 s and 5 s.
+    assert time.monotonic() - died < 2 * CLAIM_SECONDS + 2
+    rows = [whole.row(receipt.delivery_id) for receipt in receipts]
+    assert [row.uncertain for row in rows] == [True, False, False, False]
+    assert len(whole.outbox()) == 4
+    assert whole.exchange().violations.total() == 0
+
+
+async def test_a_mail_that_stops_its_worker_is_put_aside(whole: Whole) -> None:
+    """In hand at three deaths: a dead letter, and the lane goes on without it."""
+    receipt = send(whole)
+    for deaths in (1, 2, 3):
+        await _killed_at(whole, "body")
+        await whole.until(lambda: whole.row(receipt.delivery_id).state != "sending", seconds=5)
+        if deaths < 3:
+            assert whole.row(receipt.delivery_id).claims == deaths
+
+    row = whole.row(receipt.delivery_id)
+    assert (row.state, row.reason, row.uncertain) == ("dead", "stops-its-worker", True)
+    later = send(whole)
+    async with listening(whole.settings, whole.services.visits):
+        await whole.until(lambda: whole.row(later.delivery_id).state == "accepted")
+
+
+async def test_a_stop_finishes_the_mail_in_hand_and_returns_the_rest(whole: Whole) -> None:
+    """SIGTERM: the mail under way gets its answer recorded, all else is queued again at once."""
+    whole.sandbox.exchange.inject(Fault("stall", "body", Stall(1.0), times=1))
+    receipts = send_many(whole, 4)
+    async with worker(whole) as process:
+        await whole.until(lambda: whole.sandbox.exchange.faults.struck["stall"] == 1)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 15) == 0
+        assert time.monotonic() - began < 8
+
+    states = [whole.row(receipt.delivery_id).state for receipt in receipts]
+    assert states == ["accepted", "queued", "queued", "queued"]
+    assert [whole.row(receipt.delivery_id).claims for receipt in receipts] == [0] * 4
+    await whole.until(lambda: whole.exchange().connections == 0)
+
+
+async def test_a_stop_does_not_wait_for_a_server_that_stays_silent(whole: Whole) -> None:
+    """SIGTERM with a mail that gets no answer: out in time, that mail in doubt, the rest back."""
+    whole.sandbox.exchange.inject(Fault("stall", "body", Stall(), times=1))
+    receipts = send_many(whole, 3)
+    async with worker(whole) as process:
+        await whole.until(lambda: whole.sandbox.exchange.faults.struck["stall"] == 1)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 15) == 0
+
+    states = [whole.row(receipt.delivery_id).state for receipt in receipts]
+    assert states[1:] == ["queued", "queued"]
+    await whole.until(lambda: whole.row(receipts[0].delivery_id).state == "queued", seconds=5)
+    assert whole.row(receipts[0].delivery_id).uncertain is True
+
+
+def _refusal(environment: dict[str, str]) -> str:
+    process = _start(environment)
+    try:
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 2
+    return said
+
+
+def test_a_worker_without_redis_says_so(tmp_path: Path) -> None:
+    """One line that names the setting, and exit code 2."""
+    said = _refusal(_environment(None, ALERTPOST_DATA_DIR=str(tmp_path)))
+
+    assert said.count("\n") == 1
+    assert "ALERTPOST_REDIS_URL" in said
+
+
+def test_a_worker_with_an_old_schema_says_so(empty_url: str, redis_url: str) -> None:
+    """A database that was not upgraded is not worked on."""
+    said = _refusal(
+        _environment(None, ALERTPOST_DATABASE_URL=empty_url, ALERTPOST_REDIS_URL=redis_url)
+    )
+
+    assert said.count("\n") == 1
+    assert "alertpost db upgrade" in said
+
+
+def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
+    """A setting that nobody knows is an error that names the nearest real one."""
+    said = _refusal(_environment(None, ALERTPOST_REDIS_URI="redis://localhost"))
+
+    assert "ALERTPOST_REDIS_URL" in said
+
+
+def test_a_worker_without_keys_does_not_look_alive(database_url: str, redis_url: str) -> None:
+    """What cannot be built ends the process instead of leaving one that does nothing."""
+    said = _refusal(
+        _environment(None, ALERTPOST_DATABASE_URL=database_url, ALERTPOST_REDIS_URL=redis_url)
+    )
+
+    assert "alertpost worker:" in said.splitlines()[-1]
+    assert "key" in said.splitlines()[-1]
