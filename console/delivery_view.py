@@ -7,7 +7,7 @@ from dataclasses import asdict
 from rich.text import Text
 from sqlalchemy import Connection
 
-from console.output import out, print_fields
+from console.output import out, print_fields, printable
 from console.reasons import meaning_of
 from models import deliveries
 from models.deliveries import AttemptRow, Shown
@@ -73,14 +73,6 @@ def print_delivery(shown: Shown, why: str) -> None:
         _print_attempt(attempt)
     if not shown.attempts:
         out.print(Text("\nNot tried yet."))
-
-
-def printable(text: str) -> str:
-    """Make a server's words safe to print: control characters could drive the terminal."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1]
-        for letter in text.replace("\r\n", "\n")
-    )
 
 
 def _print_attempt(attempt: AttemptRow) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import typer
@@ -24,9 +25,30 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+_DRIVES_TERMINAL = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Controls but the line feed, line separators, and what turns the reading direction."""
+
+
+def printable(text: str) -> str:
+    """
+    Make words of others safe to print: control characters could drive the reader's terminal.
+
+    Line feeds stay, as replies have several lines; so do spaces and joiners of all scripts.
+    """
+    return _DRIVES_TERMINAL.sub(_written_out, text.replace("\r\n", "\n"))
+
+
+def _written_out(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
+
+
 def print_json(value: object) -> None:
-    """Print a value as JSON, one document."""
-    sys.stdout.write(json.dumps(value, default=jsonable, ensure_ascii=False, indent=2) + "\n")
+    """Print a value as JSON, one document; it is the same document, however odd its texts."""
+    text = json.dumps(value, default=jsonable, ensure_ascii=False, indent=2)
+    # JSON escapes some controls itself; the rest stand in texts only, where escapes are allowed.
+    sys.stdout.write(_DRIVES_TERMINAL.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n")
 
 
 def jsonable(value: object) -> object:
@@ -59,17 +81,19 @@ def print_table(
 
     Args:
         columns: Headings.
-        rows: Cells; None shows as nothing, times as UTC to the second.
+        rows: Cells; None shows as nothing, times as UTC to the second, controls written out.
         title: Above it.
         right: Headings whose cells are aligned right.
         empty: What to say where there are no rows.
     """
     if not rows:
-        out.print(empty)
+        out.print(Text(printable(empty)))
         return
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    above = None if title is None else Text(printable(title))
+    table = Table(title=above, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if column in right else "left"
+        table.add_column(Text(cell(column)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell(value)) for value in row))
     # A pipe is no terminal: what is cut at 80 columns there is lost for grep.
@@ -81,11 +105,11 @@ def print_fields(fields: Mapping[str, object]) -> None:
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
         if value is not None:
-            out.print(Text.assemble((name.ljust(width + 2), "bold"), cell(value)))
+            out.print(Text.assemble((cell(name).ljust(width + 2), "bold"), cell(value)))
 
 
 def cell(value: object) -> str:
-    """Say a value in a cell."""
+    """Say a value in a cell, on one line that is safe for a terminal."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -93,15 +117,17 @@ def cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {cell(part)}" for name, part in value.items())
+        return ", ".join(f"{cell(name)}: {cell(part)}" for name, part in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return ", ".join(cell(part) for part in value)
-    return str(jsonable(value)) if isinstance(value, Enum | UUID | Path) else str(value)
+    text = str(jsonable(value)) if isinstance(value, Enum | UUID | Path) else str(value)
+    # A line of its own could pass for the next field or row.
+    return printable(text).replace("\n", " / ")
 
 
 def complain(message: str) -> None:
     """Print an error to standard error."""
-    err.print(Text.assemble(("alertpost: ", "bold red"), message))
+    err.print(Text.assemble(("alertpost: ", "bold red"), printable(message)))
 
 
 def rows_of(items: Sequence[Any], *names: str) -> list[list[object]]:

@@ -89,7 +89,7 @@ def cancel(
         with write(context.engine) as conn:
             done = cancel_deliveries(conn, keys, actor=name, reason=why)
     for key, sentence in done.kept.items():
-        complain(f"{key} cannot be cancelled: {delivery_view.printable(sentence)}")
+        complain(f"{key} cannot be cancelled: {sentence}")
     if as_json:
         print_json({"cancelled": done.cancelled, "kept": {str(k): v for k, v in done.kept.items()}})
     else:
