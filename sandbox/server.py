@@ -210,10 +210,8 @@ class SandboxServer:
             )
         except OSError as error:
             raise PortTaken("Entra", self._host, self._entra_port, _reason(error)) from error
-        # Inherited by what it accepts; else each answer waits 40 ms for an acknowledgement.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # The loop does this only for sockets that name TCP as their protocol, which this one does
-        # not; without it each answer waits 40 ms for the client's delayed acknowledgement.
+        # Inherited by what it accepts; the loop does this only for sockets that name TCP as their
+        # protocol, which this one does not. Else each answer waits 40 ms for an acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setblocking(False)
         return listener
