@@ -209,7 +209,7 @@ class BadDay:
             reply="550 5.7.1 rejected by transport rule of the organisation",
         )  # fmt: skip
         self._fault(
-            "busy", "data", 1.0, self._throttled, times=2,
+            "busy", "data", 1.0, self._throttled, times=1,
             reply="432 4.3.2 Concurrent connections limit exceeded",
         )  # fmt: skip
         self._stage.sandbox.tell(
@@ -218,7 +218,7 @@ class BadDay:
         self._say(f"{self._switched}: an administrator switches SMTP AUTH off")
         self._say("Exchange answers 4 of 100 mails with 451 4.7.0 from now on")
         self._say(f"{self._refused}: a transport rule refuses 4 mails for good")
-        self._say(f"{self._throttled}: Exchange is busy and answers 432 4.3.2 twice")
+        self._say(f"{self._throttled}: Exchange is busy and answers 432 4.3.2; the lane waits")
         self._fault("silence", "body", 1.0, self._crash, times=1, after=12, stall=True)
 
     def live_through(self, *, until: float) -> None:
