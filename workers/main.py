@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 
 from models import logs, schema
 from models.database import create_engine_from
-from models.errors import AlertpostError, ConfigurationError
+from models.errors import AlertpostError, ConfigurationError, StoreUnavailable
 from models.redis_keys import RedisKeys
 from models.settings import Settings
 from workers import actors
@@ -37,6 +37,9 @@ How soon the recorder's thread gets the interpreter back from the busy event loo
 With Python's 5 ms each of the few waits in a commit costs up to 5 ms, and every mail waits for its
 commit; see docs/decisions.
 """
+
+LOOK_AGAIN_SECONDS = 1.0
+"""Between looks for a database that is away when the worker starts."""
 
 STOP_MILLISECONDS = 10_000
 """How long a stop waits for mails in hand; visits that take longer are cut short."""
@@ -99,19 +102,17 @@ def run(settings: Settings) -> int:
             "a worker on its own needs ALERTPOST_REDIS_URL; `alertpost up` brings a Redis along"
         )
     sys.setswitchinterval(SWITCH_SECONDS)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     engine = create_engine_from(settings.sqlalchemy_url)
-    if not schema.is_current(engine):
-        raise ConfigurationError(
-            "the database's schema is not that of this version: run `alertpost db upgrade`"
-        )
+    if not _found(engine, stop):
+        return 0
     lifetime = _Lifetime(settings, engine)
     keys = RedisKeys(settings.redis_prefix)
     broker = make_broker(settings.redis_url, namespace=keys.namespace, middleware=[lifetime])
     actors.declare(broker, lifetime.visits)
     worker = dramatiq.Worker(broker, worker_threads=settings.worker.concurrency)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     log.info("settings", **settings.masked())
     try:
         worker.start()
@@ -130,6 +131,33 @@ def run(settings: Settings) -> int:
     engine.dispose()
     log.info("worker_stop")
     return 0
+
+
+def _found(engine: Engine, stop: threading.Event) -> bool:
+    """
+    Wait for the database: a worker that was restarted during an outage comes back by itself.
+
+    Returns:
+        False where it was told to stop meanwhile.
+
+    Raises:
+        ConfigurationError: The schema is not that of this version.
+    """
+    told = ""
+    while not stop.is_set():
+        try:
+            if schema.is_current(engine):
+                return True
+        except StoreUnavailable as away:
+            if str(away) != told:
+                told = str(away)
+                log.warning("store_unavailable", reason=told)
+            stop.wait(LOOK_AGAIN_SECONDS)
+        else:
+            raise ConfigurationError(
+                "the database's schema is not that of this version: run `alertpost db upgrade`"
+            )
+    return False
 
 
 def main() -> int:
