@@ -26,12 +26,18 @@ from sqlalchemy.types import TypeEngine
 from models.batches import as_parameter, table_of_rows
 from models.clock import utc_now
 from models.lane_claim import in_lane_order
+from models.lane_outcome import AttemptRecord, Outcome
+from models.lane_settle import record_attempts
 from models.lifecycle import GIVE_UP, RECOVER, State, Transition
 from models.moves import DELIVERY, in_state, move
+from models.stages import Stage
 from models.tables import METADATA
 
 STOPS_ITS_WORKER = "stops-its-worker"
 """Reason of a delivery that was in hand each time a worker died."""
+
+WORKER_DIED = "worker-died"
+"""Rule of the attempt that a dead visit may have made."""
 
 UNCERTAIN_HELD = "uncertain-held"
 """Reason of a delivery whose fate is unknown and whose tenant does not want it sent again."""
@@ -45,6 +51,7 @@ class Abandoned:
     """A claim whose visit stopped renewing it."""
 
     id: UUID
+    mailbox_id: UUID
     claimed_by: str
     claims: int
     hold: bool
@@ -67,7 +74,9 @@ def recover(conn: Connection, *, claim_limit: int = 3, most: int = 5000) -> tupl
     Take back claims that were not renewed in time.
 
     A visit works strictly in the order of the lane, so of all that it held only the first can
-    have been on its way: that one is ``uncertain`` and counts a claim. The others are untouched.
+    have been on its way: that one is ``uncertain``, counts a claim and gets an attempt, because
+    it may have taken a permit, which pacing must be able to learn again. The others are
+    untouched.
 
     Returns:
         How many are queued again, how many are dead, and whether there are more.
@@ -78,11 +87,10 @@ def recover(conn: Connection, *, claim_limit: int = 3, most: int = 5000) -> tupl
     findings = judge((Abandoned(*row) for row in rows), claim_limit=claim_limit)
     back = [finding for finding in findings if finding.reason is None]
     dead = [finding for finding in findings if finding.reason is not None]
-    return (
-        _take_back(conn, RECOVER, back),
-        _take_back(conn, GIVE_UP, dead),
-        len(rows) >= most,
-    )
+    recovered = _take_back(conn, RECOVER, back)
+    buried = _take_back(conn, GIVE_UP, dead)
+    record_attempts(conn, [_attempt(finding) for finding in findings if finding.in_hand])
+    return recovered, buried, len(rows) >= most
 
 
 def judge(claims: Iterable[Abandoned], *, claim_limit: int) -> list[Finding]:
@@ -104,6 +112,20 @@ def judge(claims: Iterable[Abandoned], *, claim_limit: int) -> list[Finding]:
                 reason = UNCERTAIN_HELD
             findings.append(Finding(claim, in_hand, reason))
     return findings
+
+
+def _attempt(finding: Finding) -> Outcome:
+    """Shape the try that a dead visit may have made; it ends now, when its claim is over."""
+    claim = finding.abandoned
+    rule = finding.reason or WORKER_DIED
+    return Outcome(
+        delivery_id=claim.id,
+        mailbox_id=claim.mailbox_id,
+        claimed_by=claim.claimed_by,
+        transition=RECOVER if finding.reason is None else GIVE_UP,
+        uncertain=True,
+        attempt=AttemptRecord(stage=Stage.BODY, rule=rule, took_permit=True),
+    )
 
 
 def _take_back(conn: Connection, transition: Transition, findings: Sequence[Finding]) -> int:
@@ -148,7 +170,7 @@ def _taken_back(dialect: str, transition: Transition) -> Update:
 
 
 _ABANDONED = (
-    select(_D.id, _D.claimed_by, _D.claims, _TENANT.c.uncertain_policy == "hold")
+    select(_D.id, _D.mailbox_id, _D.claimed_by, _D.claims, _TENANT.c.uncertain_policy == "hold")
     .join(_TENANT, _TENANT.c.id == _D.tenant_id)
     .where(
         in_state(State.SENDING),

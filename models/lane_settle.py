@@ -66,6 +66,12 @@ def settle(conn: Connection, outcomes: Sequence[Outcome]) -> list[bool]:
     return changed
 
 
+def record_attempts(conn: Connection, outcomes: Sequence[Outcome]) -> None:
+    """Add the attempts of outcomes whose states have changed already."""
+    given = as_parameter([as_row(outcome) for outcome in outcomes])
+    conn.execute(_attempts(conn.dialect.name), given)
+
+
 def _rounds(outcomes: Sequence[Outcome]) -> Iterator[list[int]]:
     """Split so that no delivery is twice in a round: a statement changes a row only once."""
     waiting = list(range(len(outcomes)))

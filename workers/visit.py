@@ -163,6 +163,9 @@ class _Visit:
         self._alarm_ms: float | None = None
         self._clock_ahead = timedelta(0)
         self._broken = False
+        # Until when, on the monotonic clock, claims and slot are certainly still ours.
+        self._claims_until = 0.0
+        self._slot_until = 0.0
 
     @property
     def age_seconds(self) -> float:
@@ -175,16 +178,21 @@ class _Visit:
         # The slot first: while SQL is away the connection is still there.
         try:
             if self._has_slot:
-                await self._services.pacer.renew(self._mailbox_id, self._visit_id)
+                asked = time.monotonic()
+                if await self._services.pacer.renew(self._mailbox_id, self._visit_id):
+                    self._slot_until = asked + self._services.settings.pacing.slot_seconds
         except PacingUnavailable as away:
             log.warning(
                 "slot_not_renewed", mailbox_id=str(self._mailbox_id), reason=str(away)[:200]
             )
         try:
             if self._claims:
-                await self._services.recorder.run(
+                asked = time.monotonic()
+                kept = await self._services.recorder.run(
                     partial(lane.renew, claimed_by=self._visit_id, lease_seconds=lease_seconds)
                 )
+                if kept >= len(self._claims):
+                    self._claims_until = asked + lease_seconds
         except StoreUnavailable as away:
             log.warning(
                 "claims_not_renewed", mailbox_id=str(self._mailbox_id), reason=str(away)[:200]
@@ -231,6 +239,7 @@ class _Visit:
     async def _enter(self) -> Entry:
         """Take a slot, or renew the one we have; teach Redis what it forgot."""
         services = self._services
+        asked = time.monotonic()
         entry = await services.pacer.enter(
             self._mailbox_id, self._visit_id, critical=self._critical
         )
@@ -245,9 +254,11 @@ class _Visit:
                 holders=[(holder, int(left * 1000)) for holder, left in recent.in_hand],
                 era=entry.era,
             )
+            asked = time.monotonic()
             entry = await services.pacer.enter(
                 self._mailbox_id, self._visit_id, critical=self._critical
             )
+        self._slot_until = asked + services.settings.pacing.slot_seconds
         return entry
 
     async def _claim(self, entry: Entry) -> bool:
@@ -281,11 +292,21 @@ class _Visit:
             timed = any(claimed.expires_at is not None for claimed in claims)
             return sender, probing, claims, database.now(connection) if timed else None
 
+        self._claims_until = time.monotonic() + settings.claim_seconds
         self._sender, self._probing, claims, now = await self._services.recorder.run(look)
         if now is not None:
             self._clock_ahead = now - self._services.now()
         self._claims.extend(claims)
         return bool(claims)
+
+    def _may_send(self) -> bool:
+        """
+        Say whether claims and slot are certainly still ours.
+
+        A process that stood still finds its claims with others when it goes on, and its permit
+        counted for a moment long past. What it then sent would be sent twice and beyond the limit.
+        """
+        return time.monotonic() < min(self._claims_until, self._slot_until)
 
     def _now(self) -> datetime:
         """Tell the time by the database's clock, by which deadlines count."""
@@ -322,9 +343,13 @@ class _Visit:
             return
         await self._permit(delivery)
         await self._settled()
+        if not self._may_send():
+            self._has_slot = time.monotonic() < self._slot_until
+            self._alarm_in(0)
+            raise _Halt(VisitEnd.AWAY)
         started = time.perf_counter()
         try:
-            submitted = await session.submit(envelope)
+            submitted = await session.submit(envelope, may_send=self._may_send)
         except SubmissionFailed as failed:
             if (
                 session.mails > 1
@@ -472,6 +497,7 @@ class _Visit:
         """Stamp the mail before and get a permit for this one, in one call; or end the visit."""
         # An answer that does not come may have been a permit: until it is there, count on one.
         stamp, self._permit_held = self._permit_held, True
+        asked = time.monotonic()
         permit = await self._services.pacer.permit(
             self._mailbox_id,
             self._visit_id,
@@ -480,6 +506,7 @@ class _Visit:
         )
         self._permit_held = permit.granted
         if permit.granted:
+            self._slot_until = asked + self._services.settings.pacing.slot_seconds
             return
         if permit.lost:
             # Redis forgot our slot. The lane is looked at again, from the start.

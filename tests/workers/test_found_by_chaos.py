@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, make_url
 
-from models.database import create_engine_from
+from models import lane
+from models.database import create_engine_from, read, write
+from sandbox.faults import Fault, Slow
+from tests.fixtures.whole import Whole
+from tests.workers.visit_parts import drain, send_many, visit
 from workers.main import _found
+
+STOOD_STILL_SECONDS = 1.3
+
+
+@pytest.fixture
+def settings_changes() -> dict[str, Any]:
+    return {
+        "pacing": {"slot_seconds": 1.0},
+        "visit": {"claim_seconds": 1.0},
+        "sweep": {"interval_seconds": 60.0},
+    }
 
 
 @pytest.fixture
@@ -50,3 +68,50 @@ def test_a_worker_that_waits_for_sql_can_be_stopped(road: tuple[URL, Path, Path]
         stop.set()
 
         assert not found.result(10)
+
+
+async def test_a_worker_that_stood_still_sends_nothing_that_is_others_by_now(whole: Whole) -> None:
+    """What was in hand during a standstill longer than its claim goes out once, by its new owner."""
+    sent = send_many(whole, 3)
+    mailbox_id = sent[0].mailbox_id
+    whole.sandbox.exchange.inject(Fault("slow", "data", Slow(0.3), times=1))
+    visiting = asyncio.create_task(visit(whole, mailbox_id))
+    await whole.until(lambda: whole.count("sending") == 3)
+    await asyncio.sleep(0.1)
+
+    # The process stands still; another one's sweep takes its claims back meanwhile.
+    time.sleep(STOOD_STILL_SECONDS)  # noqa: ASYNC251 - that is the point
+    with write(whole.engine) as connection:
+        swept = lane.sweep(connection)
+    await visiting
+
+    assert swept.recovered == 3
+    assert whole.outbox() == []
+    await drain(whole, mailbox_id)
+    assert len(whole.outbox()) == 3
+    assert sorted(whole.row(one.delivery_id).uncertain for one in sent) == [False, False, True]
+
+
+async def test_sql_remembers_the_permit_of_a_mail_whose_worker_died(whole: Whole) -> None:
+    """After a crash and the loss of Redis, the mail in doubt still counts against the limit."""
+    (receipt,) = send_many(whole, 1)
+    with write(whole.engine) as connection:
+        lane.claim(
+            connection,
+            mailbox_id=receipt.mailbox_id,
+            claimed_by="worker-that-dies/1",
+            limit=1,
+            lease_seconds=0.01,
+        )
+    await asyncio.sleep(0.05)
+    with write(whole.engine) as connection:
+        assert lane.sweep(connection).recovered == 1
+
+    with read(whole.engine) as connection:
+        recent = lane.recent_submissions(
+            connection, mailbox_id=receipt.mailbox_id, window_seconds=60.0
+        )
+
+    assert len(recent.ages_ms) == 1
+    (attempt,) = whole.attempts(receipt.delivery_id)
+    assert (attempt.rule, attempt.uncertain, attempt.counted) == ("worker-died", True, False)
