@@ -13,7 +13,7 @@ def read_options(arguments: list[str]) -> SandboxOptions:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m sandbox", description="Microsoft 365 in a box")
     parser.add_argument(
-        "--dir", type=Path, default=Path("var/sandbox"), help="keys and certificates"
+        "--dir", type=Path, default=Path("var/sandbox"), help="keys, certificates and state"
     )
     parser.add_argument("--entra-port", type=_port, default=0, help="HTTPS port, 0 for any")
     parser.add_argument("--smtp-port", type=_port, default=0, help="SMTP port, 0 for any")
@@ -26,6 +26,9 @@ def read_options(arguments: list[str]) -> SandboxOptions:
         help="without --world: short names of tenants, commas between",
     )
     parser.add_argument("--ready-file", type=Path, help="written as JSON when everything listens")
+    parser.add_argument(
+        "--forget", action="store_true", help="start afresh, not as it was at the last stop"
+    )
     given = parser.parse_args(arguments)
     return SandboxOptions(
         directory=given.dir,
@@ -36,6 +39,7 @@ def read_options(arguments: list[str]) -> SandboxOptions:
         world_file=given.world,
         tenants=tuple(slug.strip() for slug in given.tenants.split(",") if slug.strip()),
         ready_file=given.ready_file,
+        forget=given.forget,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1"})
@@ -49,6 +49,10 @@ class AppCertificate:
         if not isinstance(certificate.public_key(), rsa.RSAPublicKey):
             raise ValueError("the certificate's key must be RSA")  # noqa: TRY004 - its content
         return cls(certificate)
+
+    def as_pem(self) -> str:
+        """Give what ``from_pem`` read."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     @property
     def ends_at(self) -> float:

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 from sandbox.entra_errors import EntraError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 CODE_SECONDS = 600.0
 IDLE_SECONDS = 90 * 86400.0
 """A web app's refresh token ends after 90 days without use; there is no fixed age."""
+
+KEPT_TOKENS = 20_000
+"""Refresh tokens that outlive a restart: some 4 MB, written in some hundredths of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,20 @@ class RefreshToken:
     grant: Grant
     issued_at: float
     used: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeptGrant:
+    """
+    A grant as it outlives a restart.
+
+    Attributes:
+        grant: The grant.
+        tokens: Refresh token, when it was issued, whether it was used; oldest first.
+    """
+
+    grant: Grant
+    tokens: tuple[tuple[str, float, bool], ...]
 
 
 @dataclass(slots=True)
@@ -171,6 +188,8 @@ class GrantStore:
         if self.clock() - held.issued_at >= IDLE_SECONDS:
             raise EntraError(700082)
         held.used = True
+        # Last in line again: what is in use is kept over a restart, however old it is.
+        self._tokens[token] = self._tokens.pop(token)
         return held.grant
 
     def revoke(self, *, tenant_id: str, object_id: str = "", client_id: str = "") -> int:
@@ -196,6 +215,29 @@ class GrantStore:
         for grant in struck:
             grant.revoked = True
         return len(struck)
+
+    def kept(self, *, at_most: int = KEPT_TOKENS) -> list[KeptGrant]:
+        """
+        Give what must outlive a restart; codes, which end within minutes, are not part of it.
+
+        Args:
+            at_most: Refresh tokens in all. Each grant gets its share: those that were issued or
+                used last, two at least, so that a client that is one behind still fits.
+        """
+        share = max(2, at_most // max(1, len(self._grants)))
+        tokens: dict[int, list[tuple[str, float, bool]]] = {id(grant): [] for grant in self._grants}
+        for value, held in reversed(self._tokens.items()):
+            mine = tokens[id(held.grant)]
+            if len(mine) < share:
+                mine.append((value, held.issued_at, held.used))
+        return [KeptGrant(grant, tuple(reversed(tokens[id(grant)]))) for grant in self._grants]
+
+    def take_back(self, kept: Iterable[KeptGrant]) -> None:
+        """Go on with what an earlier run kept."""
+        for each in kept:
+            self._grants.append(each.grant)
+            for value, issued_at, used in each.tokens:
+                self._tokens[value] = RefreshToken(each.grant, issued_at, used)
 
     def clear(self) -> None:
         """Forget everything."""

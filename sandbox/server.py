@@ -23,6 +23,7 @@ from sandbox.authority import throwaway_authority
 from sandbox.control import control_routes
 from sandbox.entra import entra_routes
 from sandbox.exchange import ExchangeOptions, ExchangeServer
+from sandbox.keeper import FILE, StateKeeper, open_world
 from sandbox.tokens import TokenSigner
 from sandbox.web import TRANSPORT, BodyTooLarge
 from sandbox.worldfile import build_world, contoso_and_friends, load_world
@@ -60,7 +61,7 @@ class SandboxOptions:
     How a sandbox is run.
 
     Attributes:
-        directory: Where certificates and the signing key are kept; made if missing.
+        directory: Where certificates, the signing key and the state are kept; made if missing.
         entra_port: HTTPS port; 0 takes any that is free.
         smtp_port: SMTP port; 0 takes any that is free.
         host: Address to listen on.
@@ -68,6 +69,7 @@ class SandboxOptions:
         world_file: JSON as ``worldfile.WorldSpec`` reads it; None makes ``tenants``.
         tenants: Slugs of the tenants where no file is given.
         ready_file: Where to write, as JSON, what was started; None writes nothing.
+        forget: Start afresh instead of as it was at the last stop.
     """
 
     directory: Path
@@ -78,6 +80,7 @@ class SandboxOptions:
     world_file: Path | None = None
     tenants: tuple[str, ...] = DEFAULT_TENANTS
     ready_file: Path | None = None
+    forget: bool = False
 
 
 class SandboxServer:
@@ -98,6 +101,7 @@ class SandboxServer:
         host: str = "127.0.0.1",
         name: str = "127.0.0.1",
         exchange_options: ExchangeOptions | None = None,
+        keeper: StateKeeper | None = None,
     ) -> None:
         """
         Make a sandbox that does not listen yet.
@@ -110,6 +114,7 @@ class SandboxServer:
             host: Address to listen on.
             name: Host name or address by which others reach it.
             exchange_options: How SMTP behaves where real servers differ.
+            keeper: Keeps what requests change; None keeps nothing.
         """
         self._authority = throwaway_authority(directory, names=(name,))
         self.world = world or build_world(
@@ -119,6 +124,7 @@ class SandboxServer:
         self._host = host
         self._name = name
         self._entra_port = entra_port
+        self._keeper = keeper
         self._web: _Web | None = None
         self._serving: asyncio.Task[None] | None = None
         self.exchange = ExchangeServer(
@@ -174,8 +180,9 @@ class SandboxServer:
             raise PortTaken("SMTP", self._host, self._smtp_port, _reason(error)) from error
         self._entra_port = listener.getsockname()[1]
         context = self._authority.server_context()
+        app: ASGIApp = build_app(self.world)
         config = uvicorn.Config(
-            build_app(self.world),
+            self._keeper.around(app) if self._keeper else app,
             http=_CuttableProtocol,
             ws="none",
             loop="none",
@@ -347,7 +354,13 @@ async def _run(options: SandboxOptions, out: TextIO) -> int:
         if options.world_file
         else contoso_and_friends(options.tenants)
     )
-    world = build_world(spec, signer=TokenSigner.kept_in(options.directory / "signing.key"))
+    world, keeper = open_world(
+        spec,
+        options.directory / FILE,
+        signer=TokenSigner.kept_in(options.directory / "signing.key"),
+        say=lambda text: sys.stderr.write(f"sandbox: {text}\n"),
+        forget=options.forget,
+    )
     server = SandboxServer(
         world,
         directory=options.directory,
@@ -355,6 +368,7 @@ async def _run(options: SandboxOptions, out: TextIO) -> int:
         smtp_port=options.smtp_port,
         host=options.host,
         name=options.name,
+        keeper=keeper,
     )
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -364,6 +378,7 @@ async def _run(options: SandboxOptions, out: TextIO) -> int:
             loop.add_signal_handler(number, ended.set)
     await server.start()
     try:
+        await keeper.save()
         summary = server.summary()
         if options.ready_file:
             _write_whole(options.ready_file, json.dumps(summary, indent=2))
@@ -372,6 +387,8 @@ async def _run(options: SandboxOptions, out: TextIO) -> int:
         await ended.wait()
     finally:
         await server.stop()
+        # Mail fills mailboxes without being a request; here that is kept too.
+        await keeper.save()
         if options.ready_file:
             options.ready_file.unlink(missing_ok=True)
     return 0

@@ -89,6 +89,11 @@ class World:
         self._ahead_seconds += seconds
         return self._ahead_seconds
 
+    @property
+    def ahead_seconds(self) -> float:
+        """How far time was let jump ahead."""
+        return self._ahead_seconds
+
     # Directories and apps
 
     def add_directory(self, directory: Directory) -> Directory:

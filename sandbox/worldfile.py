@@ -184,6 +184,34 @@ def build_world(
     return world
 
 
+def add_what_is_new(world: World, spec: WorldSpec) -> None:
+    """
+    Add the tenants and apps of a description that a world does not have yet.
+
+    Those that it has stay as they are, whatever is said about them.
+
+    Raises:
+        ValueError: What is new contradicts what is there.
+    """
+    for tenant in spec.tenants:
+        known = world.directory_named(tenant_id_of(tenant)) or world.directory_named(tenant.slug)
+        if known is None:
+            add_tenant(world, tenant)
+    for app in spec.apps:
+        if client_id_of(app) not in world.apps:
+            add_app(world, app)
+
+
+def tenant_id_of(spec: TenantSpec) -> str:
+    """Give a tenant's id, derived from its name where none is given."""
+    return spec.tenant_id or derived_id("tenant", spec.slug)
+
+
+def client_id_of(spec: AppSpec) -> str:
+    """Give an app's id, derived from its home and name where none is given."""
+    return spec.client_id or derived_id("app", f"{spec.home_tenant}/{spec.name}")
+
+
 def add_tenant(world: World, spec: TenantSpec) -> Directory:
     """
     Add a tenant with its users, mailboxes and allowed apps.
@@ -199,7 +227,7 @@ def add_tenant(world: World, spec: TenantSpec) -> Directory:
         raise ValueError(f"tenant {spec.slug} exists")
     directory = world.add_directory(
         Directory(
-            tenant_id=spec.tenant_id or derived_id("tenant", spec.slug),
+            tenant_id=tenant_id_of(spec),
             slug=spec.slug,
             display_name=spec.display_name or spec.slug.replace("-", " ").title(),
             domains=domains,
@@ -285,7 +313,7 @@ def add_app(world: World, spec: AppSpec) -> AppRegistration:
     if home is None and not spec.multi_tenant:
         raise ValueError("a single-tenant app needs a home_tenant")
     app = AppRegistration(
-        client_id=spec.client_id or derived_id("app", f"{spec.home_tenant}/{spec.name}"),
+        client_id=client_id_of(spec),
         name=spec.name,
         home_tenant_id=home.tenant_id if home else "",
         certificates=[AppCertificate.from_pem(pem) for pem in spec.certificates],

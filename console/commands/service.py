@@ -103,7 +103,7 @@ def sandbox(
     *,
     directory: Annotated[
         Path | None,
-        typer.Option("--dir", metavar="DIR", help="Keys and certificates.  [default: var/sandbox]"),
+        typer.Option("--dir", metavar="DIR", help="Keys, state.  [default: var/sandbox]"),
     ] = None,
     entra_port: Port = 0,
     smtp_port: Port = 0,
@@ -116,8 +116,16 @@ def sandbox(
     ready_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Written as JSON once all listens.")
     ] = None,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Start afresh, not as it was at the last stop.")
+    ] = False,
 ) -> None:
-    """Run Microsoft 365 in a box, on 127.0.0.1, until Ctrl-C."""
+    """
+    Run Microsoft 365 in a box, on 127.0.0.1, until Ctrl-C.
+
+    Started again it is as it was: consents, refresh tokens, switches, secrets. What it took and
+    counted is forgotten.
+    """
     options = SandboxOptions(
         directory=directory or Settings.load().data_dir / "sandbox",
         entra_port=entra_port,
@@ -125,6 +133,7 @@ def sandbox(
         world_file=world,
         tenants=tuple(slug.strip() for slug in tenants.split(",") if slug.strip()),
         ready_file=ready_file,
+        forget=forget,
     )
     raise typer.Exit(run(options))
 
