@@ -117,6 +117,7 @@ class SandboxServer:
             keeper: Keeps what requests change; None keeps nothing.
         """
         self._authority = throwaway_authority(directory, names=(name,))
+        self._tls = self._authority.server_context()
         self.world = world or build_world(
             contoso_and_friends(DEFAULT_TENANTS),
             signer=TokenSigner.kept_in(directory / "signing.key"),
@@ -130,7 +131,7 @@ class SandboxServer:
         self.exchange = ExchangeServer(
             self.world.mailboxes,
             check_token=self.world.check_token,
-            tls=self._authority.server_context(),
+            tls=self._tls,
             host=host,
             port=smtp_port,
             faults=self.world.exchange_faults,
@@ -179,7 +180,6 @@ class SandboxServer:
             listener.close()
             raise PortTaken("SMTP", self._host, self._smtp_port, _reason(error)) from error
         self._entra_port = listener.getsockname()[1]
-        context = self._authority.server_context()
         app: ASGIApp = build_app(self.world)
         config = uvicorn.Config(
             self._keeper.around(app) if self._keeper else app,
@@ -193,7 +193,7 @@ class SandboxServer:
             proxy_headers=False,
             server_header=False,
             backlog=_BACKLOG,
-            ssl_context_factory=lambda _config, _default: context,
+            ssl_context_factory=lambda _config, _default: self._tls,
         )
         self._web = _Web(config)
         self._serving = asyncio.create_task(self._web.serve(sockets=[listener]))

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msal
@@ -138,9 +139,15 @@ class SandboxThread:
         self.loop.close()
 
 
+@cache
+def _key() -> rsa.RSAPrivateKey:
+    """Make one key for all certificates; it takes a while, and none is told by its key."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 def certificate(*, days: int = 30, around: float = START) -> tuple[str, str]:
     """Make a self-signed certificate as people upload it; give certificate and key as PEM."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = _key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Alert mailer")])
     moment = datetime.fromtimestamp(around, UTC)
     cert = (
