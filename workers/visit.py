@@ -45,6 +45,7 @@ from models.stages import Stage
 from models.vault import delivery_context
 from workers import conclusion
 from workers.compose import compose
+from workers.connections import TEND_SECONDS
 from workers.lease import Lease
 from workers.oauth_errors import classify_oauth
 from workers.pacing import PacingUnavailable, Waiting
@@ -62,6 +63,9 @@ log = structlog.get_logger()
 
 LARGE_BYTES = 256 * 1024
 """Opening and composing a larger mail takes so long that it is done beside the loop."""
+
+FORGOTTEN_SECONDS = 2 * TEND_SECONDS
+"""After Redis forgot a mailbox that was busy lately, nobody may open a connection for so long."""
 
 _NOBODY = Waiting(normal=False, critical=False)
 
@@ -248,6 +252,10 @@ class _Visit:
             recent = await services.recorder.run(
                 partial(lane.recent_submissions, mailbox_id=self._mailbox_id, window_seconds=window)
             )
+            if recent.ages_ms:
+                # SQL knows nothing of connections that are kept idle; who keeps one finds its slot
+                # forgotten and closes it within this time.
+                await services.pacer.pause(self._mailbox_id, FORGOTTEN_SECONDS)
             await services.pacer.seed(
                 self._mailbox_id,
                 ages_ms=recent.ages_ms,

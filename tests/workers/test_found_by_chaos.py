@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from sqlalchemy import URL, make_url
 
 from models import lane
 from models.database import create_engine_from, read, write
+from models.redis_keys import RedisKeys
 from sandbox.faults import Fault, Slow
 from tests.fixtures.whole import Whole
-from tests.workers.visit_parts import drain, send_many, visit
+from tests.workers.visit_parts import another_worker, drain, send, send_many, visit
 from workers.main import _found
 
 STOOD_STILL_SECONDS = 1.3
@@ -115,3 +117,27 @@ async def test_sql_remembers_the_permit_of_a_mail_whose_worker_died(whole: Whole
     assert len(recent.ages_ms) == 1
     (attempt,) = whole.attempts(receipt.delivery_id)
     assert (attempt.rule, attempt.uncertain, attempt.counted) == ("worker-died", True, False)
+
+
+async def test_kept_connections_count_after_redis_forgot_their_slots(
+    whole: Whole, redis_client: redis.Redis, redis_keys: RedisKeys
+) -> None:
+    """With three connections kept by others, a fourth worker opens none when Redis forgets."""
+    async with another_worker(whole) as second, another_worker(whole) as third:
+        for services in (whole.services, second, third):
+            mailbox_id = send(whole, severity="critical").mailbox_id
+            await services.visits.run(mailbox_id, critical=True)
+        assert whole.exchange().connections == 3
+        async with another_worker(whole) as fourth:
+            receipt = send(whole, severity="critical")
+            redis_client.delete(redis_keys.slots(mailbox_id), redis_keys.permits(mailbox_id))
+
+            async def accepted() -> None:
+                while whole.row(receipt.delivery_id).state != "accepted":
+                    await fourth.visits.run(mailbox_id, critical=True)
+                    await asyncio.sleep(0.05)
+
+            await asyncio.wait_for(accepted(), 10)
+
+    assert whole.exchange().max_connections == 3
+    assert not whole.exchange().violations
