@@ -170,7 +170,7 @@ _DRAWN: dict[str, Any] = {
         "number": chance.randrange(workers), "seconds": _pause(chance, 0.2, 2)
     },
     "freeze_worker": lambda chance, workers: {
-        "number": chance.randrange(workers), "seconds": _pause(chance, 1, 9)
+        "number": chance.randrange(workers), "seconds": _pause(chance, 1, 14)
     },
     "roll_workers": lambda _chance, _workers: {},
     "kill_redis": lambda chance, _workers: {"seconds": _pause(chance, 0, 4)},
