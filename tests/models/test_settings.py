@@ -120,6 +120,7 @@ def test_an_empty_variable_counts_as_not_given(
         ("REDIS_URL", "redis://:pw@cache.example:6379/0\n"),
         ("SECRET_KEYS", f"{KEY},{OLDER}\n"),
     ],
+    ids=["database", "redis", "keys"],
 )
 @pytest.mark.parametrize("through", ["environment", "dotenv"])
 def test_secrets_can_come_from_files(
