@@ -70,8 +70,7 @@ def stage(*, database_url: str = "", tenants: int = MAILBOXES) -> Iterator[Stage
 def alert(number: int, slug: str) -> AlertEmail:
     """Make an alert of 2 KB, text and HTML."""
     lines = "\n".join(
-        f"{line:02} disk usage on host-{number % 97:04} is over the threshold"
-        for line in range(16)
+        f"{line:02} disk usage on host-{number % 97:04} is over the threshold" for line in range(16)
     )
     return AlertEmail(
         tenant=slug,

@@ -27,6 +27,7 @@ def repeats(
     Count the latest attempts in a row that ended by one rule.
 
     Args:
+        conn: An open transaction.
         rule: The verdict's rule.
         delivery_id: Look at this delivery's attempts,
         mailbox_id: or at those of all the mailbox's deliveries.
