@@ -8,7 +8,8 @@ that this file works around:
   request is answered from memory for 60 seconds) cannot hide that the cause is gone. What an
   application costs at its making, a look at the tenant's OpenID configuration, is remembered here.
 * The callback is redeemed into a throw-away cache: MSAL stores tokens before it checks the nonce.
-* MSAL does not validate the ID token; ``complete`` checks what matters.
+* MSAL does not validate the ID token; ``entra_claims`` checks what matters.
+* MSAL wants a path in an issuer's address, which OpenID Connect does not ask for.
 * MSAL hides the HTTP status and mixes up what is wrong with what is away; ``entra_http`` does not.
 """
 
@@ -20,22 +21,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import msal
 
 from models.app_registrations import Credential
 from models.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from models.senders import Sender
+from workers.entra_claims import consenter
 from workers.entra_http import UNAVAILABLE_RETRY_SECONDS, EntraCall, EntraHttp
 
 ASSUMED_LIFETIME_SECONDS = 3599.0
 """Of a token whose answer does not say (RFC 6749 section 5.1 only recommends it); as MSAL does."""
 
-CONSUMERS = "9188040d-6c67-4c5b-b112-36a304b66dad"
-"""The directory of all personal Microsoft accounts."""
-
 _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 """MSAL adds these itself and refuses to be given one."""
+
+_ENTRA_PATH = "/oauth2/v2.0/"
+"""In the addresses of Entra's endpoints, in every cloud."""
 
 _warnings = threading.Lock()
 """Held while warnings are silenced: Python's filters are one list for all threads."""
@@ -74,12 +77,22 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """Who consented, and the grant that came of it."""
+    """
+    Who consented, and the grant that came of it.
+
+    Attributes:
+        tokens: The first of the grant.
+        account: Who it was.
+        tenant_claim: Their directory; empty where the provider has none.
+        object_claim: Their id there; empty likewise.
+        doubt: What could not be checked about the account; empty where everything was.
+    """
 
     tokens: Tokens
     account: str
     tenant_claim: str
     object_claim: str
+    doubt: str = ""
 
 
 class Entra:
@@ -156,7 +169,7 @@ class Entra:
                 _scopes(sender),
                 redirect_uri=redirect_uri,
                 login_hint=sender.auth_user or sender.address,
-                prompt="select_account",
+                prompt=_prompt(application.authority.authorization_endpoint),
                 response_mode="form_post" if redirect_uri.startswith("https:") else "query",
             )
         return flow
@@ -201,7 +214,7 @@ class Entra:
                 ) from error
         tokens = _tokens(answer or {}, store, http)
         claims = (answer or {}).get("id_token_claims") or {}
-        _check_claims(sender, claims)
+        who = consenter(sender, claims)
         if not list(store.search(store.CredentialType.REFRESH_TOKEN)):
             raise CredentialRejected(
                 "no_refresh_token",
@@ -210,9 +223,10 @@ class Entra:
             )
         return Consent(
             tokens=tokens,
-            account=str(claims.get("preferred_username", "")),
+            account=who.account,
             tenant_claim=str(claims.get("tid", "")),
             object_claim=str(claims.get("oid", "")),
+            doubt=who.doubt,
         )
 
     def _application(
@@ -223,7 +237,7 @@ class Entra:
         http: EntraCall,
     ) -> msal.ConfidentialClientApplication:
         where: dict[str, Any] = (
-            {"oidc_authority": sender.oidc_authority.rstrip("/")}
+            {"oidc_authority": _issuer(sender.oidc_authority)}
             if sender.oidc_authority
             else {"authority": sender.authority_url, "instance_discovery": False}
         )
@@ -246,6 +260,29 @@ class Entra:
                 f"{said.splitlines()[0][:300]}",
                 http_status=http.status,
             ) from error
+
+
+def _issuer(address: str) -> str:
+    """
+    Give an issuer's address as MSAL takes it: with a path.
+
+    The path of one that has none becomes a dot, which vanishes from every address made with it
+    (RFC 3986 section 5.2.4).
+    """
+    address = address.rstrip("/")
+    return address if urlsplit(address).path else f"{address}/."
+
+
+def _prompt(authorization_endpoint: str) -> str:
+    """
+    Say what to put before the person who signs in.
+
+    Entra: the choice of an account, since browsers like to take the administrator's own. It gives
+    offline access without being asked twice, and where only administrators may consent, asking for
+    the consent page would shut everybody else out. Elsewhere: the consent page, without which
+    offline access is ignored (OpenID Connect Core section 11).
+    """
+    return "select_account" if _ENTRA_PATH in authorization_endpoint else "consent"
 
 
 def _scopes(sender: Sender) -> list[str]:
@@ -299,41 +336,3 @@ def _tokens(
 def _codes(answer: Mapping[str, Any]) -> tuple[int, ...]:
     listed = answer.get("error_codes")
     return tuple(code for code in listed if type(code) is int) if isinstance(listed, list) else ()
-
-
-def _check_claims(sender: Sender, claims: Mapping[str, Any]) -> None:
-    """
-    Refuse a consent by the wrong account, directory or app.
-
-    The ID token came over TLS from the token endpoint, so its signature may go unchecked (OpenID
-    Connect Core section 3.1.3.7); what it says may not.
-    """
-    audience = claims.get("aud")
-    if sender.client_id not in (audience if isinstance(audience, list) else [audience]):
-        raise CredentialRejected("wrong_audience", description="the answer is for another app")
-    tenant = str(claims.get("tid", "")).lower()
-    if tenant == CONSUMERS:
-        # Such an account may bear the address of a work account, so the name alone proves nothing.
-        raise CredentialRejected(
-            "wrong_tenant",
-            description="consent was given by a personal Microsoft account: sign in with the work "
-            f"account of {sender.tenant_slug}",
-        )
-    if tenant and _is_guid(sender.directory_id) and tenant != sender.directory_id.lower():
-        raise CredentialRejected(
-            "wrong_tenant",
-            description=f"the account belongs to directory {tenant}, not to "
-            f"{sender.directory_id}: sign in with an account of {sender.tenant_slug}",
-        )
-    expected = (sender.auth_user or sender.address).lower()
-    account = str(claims.get("preferred_username") or claims.get("email") or "").lower()
-    if account != expected:
-        raise CredentialRejected(
-            "wrong_account",
-            description=f"consent was given by {account or 'an unnamed account'}, but the mailbox "
-            f"sends as {expected}: sign in as {expected} (a private window helps)",
-        )
-
-
-def _is_guid(text: str) -> bool:
-    return len(text) == 36 and text.count("-") == 4  # noqa: PLR2004

@@ -30,7 +30,8 @@ from sandbox.server import SandboxServer
 from sandbox.tokens import TokenSigner
 from sandbox.worldfile import APP_ROLE, build_world, contoso_and_friends
 from tests.sandbox.entra_setting import certificate
-from workers.entra import CONSUMERS, Consent, Entra, Tokens
+from workers.entra import Consent, Entra, Tokens
+from workers.entra_claims import CONSUMERS
 
 T = TypeVar("T")
 
