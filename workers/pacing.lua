@@ -150,13 +150,20 @@ function operations.permit(visit, critical, stamps, first_key)
         if mailbox.known and stamps == '1' then push(reply_time) end
         return {0, 0, 0, 1, 0, 0}
     end
-    if stamps == '1' then stamp(slot) end
+    if stamps == '1' then
+        stamp(slot)
+    elseif slot.held then
+        -- Nothing is in flight. What it held may only have been presumed when Redis was taught
+        -- again, and of all that are presumed to hold one there may be more than the limit.
+        slot.held = false
+        mailbox.held = mailbox.held - 1
+    end
     slot.ends = now + SLOT
     local pause = math.max(0, redis.call('PTTL', KEYS[first_key + 2]))
-    local granted = pause == 0 and (slot.held or free(critical) > 0)
+    local granted = pause == 0 and free(critical) > 0
     local waits = 0
     if granted then
-        if not slot.held then mailbox.held = mailbox.held + 1 end
+        mailbox.held = mailbox.held + 1
         slot.held = true
     else
         waits = math.max(pause > 0 and pause + 1 or 0, wait(critical))

@@ -27,7 +27,7 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy import Connection
 
-from models import database, lane, senders
+from models import database, grants, lane, senders
 from models.alert import AlertEmail
 from models.errors import (
     ConfigurationError,
@@ -64,8 +64,13 @@ log = structlog.get_logger()
 LARGE_BYTES = 256 * 1024
 """Opening and composing a larger mail takes so long that it is done beside the loop."""
 
+MOST_TOKENS = 3
+"""Tokens that are tried at AUTH: our own copy, the one that others share, a new one."""
+
 FORGOTTEN_SECONDS = 2 * TEND_SECONDS
 """After Redis forgot a mailbox that was busy lately, nobody may open a connection for so long."""
+
+_CREDENTIAL_STAGES = frozenset({Stage.TOKEN, Stage.AUTH})
 
 _NOBODY = Waiting(normal=False, critical=False)
 
@@ -383,16 +388,20 @@ class _Visit:
             return session
         self._drop_session()
         rejected: str | None = None
+        tries = 0
         while True:
             started = time.perf_counter()
             lease = await self._lease(delivery, rejected)
             try:
                 self._session = await self._open(lease)
             except SubmissionFailed as failed:
-                fresh = lease.fresh or rejected is not None
+                tries += 1
+                # Only of a token that Entra has just issued is a refusal the last word; what others
+                # shared may be as old as the one before.
+                fresh = lease.fresh or tries >= MOST_TOKENS
                 verdict = conclusion.judge(failed, fresh_token=fresh)
-                if verdict.action is Action.REAUTH and rejected is None:
-                    # One other token, no attempt: this one may have been revoked or have expired.
+                if verdict.action is Action.REAUTH and not fresh:
+                    # Another token, no attempt: this one may have been revoked or have expired.
                     rejected = lease.token
                     continue
                 seconds = time.perf_counter() - started
@@ -710,9 +719,15 @@ class _Visit:
         verdict = park.verdict
         answer = f"{failed.reply_code or ''} {failed.reply_text}".strip()
         probe = None if park.probe_at is None else park.probe_at - now
-        mailboxes = await self._services.recorder.run(
-            partial(
-                lane.park,
+        tried = self._sender.grant_id if self._sender is not None else None
+
+        def park_unless_renewed(connection: Connection) -> list[UUID]:
+            if failed.stage in _CREDENTIAL_STAGES:
+                grant = grants.load_grant(connection, self._mailbox_id)
+                if grant is not None and grant.id != tried:
+                    return []
+            return lane.park(
+                connection,
                 mailbox_id=self._mailbox_id,
                 scope=park.scope.value,
                 reason=verdict.rule,
@@ -721,7 +736,13 @@ class _Visit:
                 answer=answer,
                 probe_after_seconds=None if probe is None else probe.total_seconds(),
             )
-        )
+
+        mailboxes = await self._services.recorder.run(park_unless_renewed)
+        if not mailboxes:
+            # Consent was given while the old one was being tried: the answer is out of date.
+            log.info("park_out_of_date", mailbox_id=str(self._mailbox_id), reason=verdict.rule)
+            self._alarm_in(0)
+            return
         log.error(
             "mailbox_parked",
             mailbox_id=str(self._mailbox_id),

@@ -8,18 +8,21 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import redis
+import redis.asyncio
 from sqlalchemy import URL, make_url
 
-from models import lane
+from models import lane, senders
 from models.database import create_engine_from, read, write
 from models.redis_keys import RedisKeys
-from sandbox.faults import Fault, Slow
+from sandbox.faults import Fault, Slow, Stall
 from tests.fixtures.whole import Whole
 from tests.workers.visit_parts import another_worker, drain, send, send_many, visit
 from workers.main import _found
+from workers.pacing import Pacer, PacingLimits
 
 STOOD_STILL_SECONDS = 1.3
 
@@ -141,3 +144,46 @@ async def test_kept_connections_count_after_redis_forgot_their_slots(
 
     assert whole.exchange().max_connections == 3
     assert not whole.exchange().violations
+
+
+async def test_visits_that_only_claimed_get_no_permits_beyond_the_limit(
+    redis_async: redis.asyncio.Redis, redis_keys: RedisKeys
+) -> None:
+    """Of several that may hold a permit after Redis forgot, only as many send as may."""
+    pacer = Pacer(redis_async, redis_keys, PacingLimits(messages=30))
+    mailbox_id = uuid4()
+    era = (await pacer.enter(mailbox_id, "one", critical=True)).era
+    holders = [("one", 10_000), ("two", 10_000)]
+    await pacer.seed(mailbox_id, ages_ms=[100] * 29, holders=holders, era=era)
+
+    asked = [
+        (await pacer.permit(mailbox_id, visit_id, critical=True, stamp=False)).granted
+        for visit_id, _ in holders
+    ]
+
+    assert asked == [False, True]
+
+
+async def test_a_consent_outlives_the_refusal_of_the_one_before(whole: Whole) -> None:
+    """Old tokens are refused, the own and the shared one, while consent is given anew: no park."""
+    mailbox_id = send(whole).mailbox_id
+    await visit(whole, mailbox_id)
+    await whole.services.connections.close()
+    with read(whole.engine) as connection:
+        sender = senders.sender(connection, mailbox_id)
+    assert sender is not None
+    own = (await whole.services.leases.get(sender)).token
+    whole.sandbox.exchange.inject(Fault("stall", "auth", Stall(3.0), times=1))
+    receipt = send(whole)
+
+    visiting = asyncio.create_task(visit(whole, mailbox_id))
+    await whole.until(lambda: whole.sandbox.exchange.faults.struck["stall"] > 0)
+    async with another_worker(whole) as other:
+        assert (await other.leases.get(sender, rejected=own)).token != own
+    whole.sandbox.world.revoke_grants("alerts@contoso.example", recall_access_tokens=True)
+    await asyncio.to_thread(whole.connect, mailbox_id)
+    await visiting
+
+    assert whole.mailbox(mailbox_id).parked_at is None
+    await drain(whole, mailbox_id)
+    assert whole.row(receipt.delivery_id).state == "accepted"
