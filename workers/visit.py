@@ -17,6 +17,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -136,12 +137,21 @@ class Visits:
     async def keep_alive(self) -> None:
         """Renew claims and slots of visits that take long; runs for ever."""
         settings = self._services.settings
-        pause = min(settings.visit.claim_seconds, settings.pacing.slot_seconds) / 4
+        # Apart from each other: slots must not wait for a database that is away, because the
+        # connections are still there.
+        await asyncio.gather(
+            self._keep(settings.pacing.slot_seconds / 4, _Visit.renew_slot),
+            self._keep(settings.visit.claim_seconds / 4, _Visit.renew_claims),
+        )
+
+    async def _keep(
+        self, pause: float, renew: Callable[[_Visit], Coroutine[object, object, None]]
+    ) -> None:
         while True:
             await asyncio.sleep(pause)
             slow = [visit for visit in self._open if visit.age_seconds >= pause]
             if slow:
-                await asyncio.gather(*(visit.renew() for visit in slow))
+                await asyncio.gather(*(renew(visit) for visit in slow))
 
 
 class _Visit:
@@ -173,6 +183,7 @@ class _Visit:
         self._clock_ahead = timedelta(0)
         self._broken = False
         # Until when, on the monotonic clock, claims and slot are certainly still ours.
+        self._submitting = False
         self._claims_until = 0.0
         self._slot_until = 0.0
 
@@ -181,31 +192,42 @@ class _Visit:
         """Since its beginning."""
         return time.monotonic() - self._started
 
-    async def renew(self) -> None:
-        """Keep claims and slot while a slow server is waited for."""
-        lease_seconds = self._services.settings.visit.claim_seconds
-        # The slot first: while SQL is away the connection is still there.
+    async def renew_slot(self) -> None:
+        """Keep the slot while a slow server, or SQL, is waited for; without it, hang up."""
+        if not self._has_slot:
+            return
+        asked = time.monotonic()
         try:
-            if self._has_slot:
-                asked = time.monotonic()
-                if await self._services.pacer.renew(self._mailbox_id, self._visit_id):
-                    self._slot_until = asked + self._services.settings.pacing.slot_seconds
+            if await self._services.pacer.renew(self._mailbox_id, self._visit_id):
+                self._slot_until = asked + self._services.settings.pacing.slot_seconds
+                return
         except PacingUnavailable as away:
             log.warning(
                 "slot_not_renewed", mailbox_id=str(self._mailbox_id), reason=str(away)[:200]
             )
+            return
+        # Others may open a connection in its place. A mail whose reply is awaited is let be.
+        self._slot_until = 0.0
+        if not self._submitting:
+            self._drop_session()
+
+    async def renew_claims(self) -> None:
+        """Keep the claims likewise."""
+        if not self._claims:
+            return
+        lease_seconds = self._services.settings.visit.claim_seconds
+        asked = time.monotonic()
         try:
-            if self._claims:
-                asked = time.monotonic()
-                kept = await self._services.recorder.run(
-                    partial(lane.renew, claimed_by=self._visit_id, lease_seconds=lease_seconds)
-                )
-                if kept >= len(self._claims):
-                    self._claims_until = asked + lease_seconds
+            kept = await self._services.recorder.run(
+                partial(lane.renew, claimed_by=self._visit_id, lease_seconds=lease_seconds)
+            )
         except StoreUnavailable as away:
             log.warning(
                 "claims_not_renewed", mailbox_id=str(self._mailbox_id), reason=str(away)[:200]
             )
+            return
+        if kept >= len(self._claims):
+            self._claims_until = asked + lease_seconds
 
     async def run(self) -> VisitEnd:
         self.task = asyncio.current_task()
@@ -361,9 +383,11 @@ class _Visit:
             self._alarm_in(0)
             raise _Halt(VisitEnd.AWAY)
         started = time.perf_counter()
+        self._submitting = True
         try:
             submitted = await session.submit(envelope, may_send=self._may_send)
         except SubmissionFailed as failed:
+            self._submitting = False
             if (
                 session.mails > 1
                 and failed.stage == Stage.MAIL
@@ -376,6 +400,7 @@ class _Visit:
             seconds = time.perf_counter() - started
             await self._fail(delivery, failed, seconds=seconds, took_permit=True)
         else:
+            self._submitting = False
             await self._accepted(
                 delivery, submitted, envelope, seconds=time.perf_counter() - started
             )

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 import redis
 import redis.asyncio
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, make_url, text
 
 from models import lane, senders
 from models.database import create_engine_from, read, write
@@ -186,4 +186,30 @@ async def test_a_consent_outlives_the_refusal_of_the_one_before(whole: Whole) ->
 
     assert whole.mailbox(mailbox_id).parked_at is None
     await drain(whole, mailbox_id)
+    assert whole.row(receipt.delivery_id).state == "accepted"
+
+
+async def test_slots_do_not_wait_for_a_database_that_is_away(whole: Whole) -> None:
+    """While SQL is locked the slot of an open connection is kept; once lost, it is hung up."""
+    whole.sandbox.exchange.inject(Fault("slow", "body", Slow(0.5), times=1))
+    receipt = send(whole)
+    visiting = asyncio.create_task(visit(whole, receipt.mailbox_id))
+    await whole.until(lambda: whole.sandbox.exchange.faults.struck["slow"] > 0)
+    other = create_engine_from(whole.engine.url.render_as_string(hide_password=False))
+    with write(other) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("LOCK TABLE delivery IN ACCESS EXCLUSIVE MODE"))
+        await asyncio.sleep(2.5)
+        entered = await whole.services.pacer.enter(receipt.mailbox_id, "new", critical=False)
+        third = await whole.services.pacer.enter(receipt.mailbox_id, "third", critical=False)
+        assert (entered.slot, third.slot) == (True, False)
+        assert whole.exchange().connections == 1
+
+        await whole.services.pacer.leave(
+            receipt.mailbox_id, next(iter(whole.services.visits._open))._visit_id, stamp=True
+        )
+        await whole.until(lambda: whole.exchange().connections == 0, seconds=3)
+
+    await visiting
+    other.dispose()
     assert whole.row(receipt.delivery_id).state == "accepted"
