@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     logs.setup(LogSettings(level="error"), process="chaos")
+    # Told to end, it ends what it started, PostgreSQL included.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     out.print(f"seed {seed}: repeat with --seed {seed}", highlight=False)
     out.print(_line(COLUMNS), highlight=False)
     keep = given.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
