@@ -362,7 +362,9 @@ def _broken(field: str, reason: str) -> PydanticCustomError:
 
 
 _ALERT_FIELDS = tuple(AlertEmail.model_fields)
+_ATTACHMENT_FIELDS = tuple(Attachment.model_fields)
 _ABSENT = {name: field.default for name, field in AlertEmail.model_fields.items()}
+_NO_MOMENT = "is no moment; write it like 2026-11-01T08:00:00Z"
 _REASONS = {
     "missing": "is missing",
     "string_type": "is not a text",
@@ -372,6 +374,9 @@ _REASONS = {
     "model_type": "is not an object",
     "model_attributes_type": "is not an object",
     "string_unicode": "holds half of a surrogate pair, which UTF-8 cannot carry; remove it",
+    "datetime_type": _NO_MOMENT,
+    "datetime_parsing": _NO_MOMENT,
+    "datetime_from_date_parsing": _NO_MOMENT,
     "timezone_aware": "has no time zone; append Z or an offset such as +01:00",
 }
 
@@ -386,14 +391,9 @@ def _invalid(error: ValidationError) -> InvalidAlert:
     if kind == "value_error":
         return InvalidAlert(field, str(context["error"]))
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(field[:100], _ALERT_FIELDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_ALERT_FIELDS)}"
-        return InvalidAlert(field, f"is no field of an alert e-mail; {hint}")
+        return InvalidAlert(field, _unknown_field(first["loc"]))
     if kind in {"too_long", "string_too_long", "string_too_short"}:
-        bound = context.get("max_length", context.get("min_length"))
-        unit = "characters" if kind.startswith("string") else "entries"
-        few = "fewer" if kind == "string_too_short" else "more"
-        return InvalidAlert(field, f"has {few} than {bound} {unit}")
+        return InvalidAlert(field, _wrong_length(kind, context))
     if kind == "string_pattern_mismatch":
         return InvalidAlert(
             field,
@@ -401,6 +401,23 @@ def _invalid(error: ValidationError) -> InvalidAlert:
             "both ends",
         )
     return InvalidAlert(field, _REASONS.get(kind, f"is not valid: {first['msg']}"))
+
+
+def _wrong_length(kind: str, context: Mapping[str, Any]) -> str:
+    bound = context.get("max_length", context.get("min_length"))
+    unit = "characters" if kind.startswith("string") else "entries"
+    if kind == "string_too_short":
+        return "is empty" if bound == 1 else f"has fewer than {bound} {unit}"
+    return f"has more than {bound} {unit}"
+
+
+def _unknown_field(location: tuple[int | str, ...]) -> str:
+    whole, known = "an alert e-mail", _ALERT_FIELDS
+    if location[0] == "attachments":
+        whole, known = "an attachment", _ATTACHMENT_FIELDS
+    near = difflib.get_close_matches(str(location[-1])[:100], known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"is no field of {whole}; {hint}"
 
 
 def _path(location: tuple[int | str, ...]) -> str:

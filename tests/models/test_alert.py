@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -151,6 +152,31 @@ def test_unknown_field_is_refused_with_the_nearest_name() -> None:
     """A misspelt field is an error that says what was probably meant."""
     with pytest.raises(InvalidAlert, match=r"sevrity: .* did you mean severity\?"):
         usual(sevrity="low")
+
+
+def test_unknown_field_of_an_attachment_is_compared_with_an_attachments() -> None:
+    """What is misspelt inside an attachment is not compared with the fields of the alert."""
+    for name, hint in (("content_typ", "did you mean content_type?"), ("zzz", "known are name,")):
+        attachment = {"name": "a.txt", "content": "YQ==", name: "text/plain"}
+        with pytest.raises(InvalidAlert, match=re.escape(hint)) as caught:
+            AlertEmail.parse({**USUAL, "attachments": [attachment]})
+        assert caught.value.field == f"attachments[0].{name}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("subject", "", "is empty"),
+        ("not_before", "tomorrow", "is no moment; write it like 2026-11-01T08:00:00Z"),
+        ("expires_at", [], "is no moment; write it like 2026-11-01T08:00:00Z"),
+    ],
+)
+def test_a_refusal_says_what_would_be_right(field: str, value: object, reason: str) -> None:
+    """The reason is in our own words, and helps."""
+    with pytest.raises(InvalidAlert) as caught:
+        AlertEmail.parse({**USUAL, field: value})
+
+    assert (caught.value.field, caught.value.reason) == (field, reason)
 
 
 def test_unknown_field_far_from_all_lists_the_fields() -> None:
