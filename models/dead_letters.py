@@ -111,11 +111,15 @@ class Replay:
     wake: tuple[tuple[UUID, bool], ...]
 
     def __str__(self) -> str:
-        text = f"{self.replayed} deliveries wait in their lanes again"
+        text = (
+            "1 delivery waits in its lane again"
+            if self.replayed == 1
+            else f"{self.replayed} deliveries wait in their lanes again"
+        )
         if self.forced:
             text += f", {self.forced} of them by force"
         if self.expiry_cleared:
-            text += f"; {self.expiry_cleared} were past their expiry and have none now"
+            text += f"; {self.expiry_cleared} of them had expired and no longer will"
         return text
 
 
@@ -296,7 +300,7 @@ def discard(conn: Connection, wanted: DeadFilter, *, actor: str, reason: str | N
         NotFound: As ``replay``.
         Conflict: An id names a delivery that is no dead letter.
     """
-    _check_ids(conn, wanted.ids, forced=frozenset())
+    _check_ids(conn, wanted.ids)
     discarded: list[UUID] = list(
         conn.scalars(
             move(DISCARD)
@@ -382,8 +386,10 @@ def _among(ids: Collection[UUID]) -> ColumnElement[bool]:
     return DELIVERY.c.id.in_(ids) if ids else false()
 
 
-def _check_ids(conn: Connection, ids: Collection[UUID], *, forced: frozenset[UUID]) -> None:
-    """Say of ids that cannot be taken why not, before anything changes."""
+def _check_ids(
+    conn: Connection, ids: Collection[UUID], *, forced: frozenset[UUID] | None = None
+) -> None:
+    """Say of ids that cannot be taken why not, before anything changes; without force, None."""
     wanted = list(dict.fromkeys(ids))
     states: dict[UUID, State] = {}
     for start in range(0, len(wanted), _CHUNK):
@@ -396,9 +402,14 @@ def _check_ids(conn: Connection, ids: Collection[UUID], *, forced: frozenset[UUI
     for state in State:
         concerned = [key for key in wanted if states[key] is state]
         allowed = state is State.DEAD or (
-            state in REPLAY_FORCED.origins and forced.issuperset(concerned)
+            forced is not None and state in REPLAY_FORCED.origins and forced.issuperset(concerned)
         )
         if concerned and not allowed:
+            if forced is None:
+                fact = _WHY_NOT[state].partition(";")[0]
+                raise Conflict(
+                    f"delivery {_named(concerned)} {fact}; only dead letters can be discarded"
+                )
             unforced = [key for key in concerned if key not in forced] or concerned
             raise Conflict(f"delivery {_named(unforced)} {_WHY_NOT[state]}")
 

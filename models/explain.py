@@ -193,7 +193,7 @@ def _queued(delivery: DeliveryStanding, mailbox: MailboxStanding, now: datetime)
         sentence = _not_due(delivery, now)
     elif mailbox.paused_until is not None and mailbox.paused_until > now:
         sentence = (
-            f"Waits until {_moment(mailbox.paused_until, now)}: Exchange asked for patience"
+            f"Waits until {_moment(mailbox.paused_until, now)}: the mailbox pauses"
             f"{_because(mailbox.pause_reason)}."
         )
     elif delivery.ahead:
@@ -228,7 +228,9 @@ def _not_due(delivery: DeliveryStanding, now: datetime) -> str:
     moment = _moment(delivery.due_at, now)
     if not delivery.attempts and delivery.reason is None:
         return f"Waits until {moment}, because the alert asked not to be sent before."
-    tries = "1 counted try" if delivery.attempts == 1 else f"{delivery.attempts} counted tries"
+    tries = {0: "a try that does not count", 1: "1 counted try"}.get(
+        delivery.attempts, f"{delivery.attempts} counted tries"
+    )
     return f"Will be tried again at {moment}, after {tries}{_cause(delivery)}."
 
 
@@ -240,7 +242,8 @@ def _settled(delivery: DeliveryStanding, now: datetime) -> str:
             took = _span(delivery.settled_at - delivery.enqueued_at)
             sentence += f", {took} after it was enqueued"
         if delivery.refused:
-            sentence += f"; {delivery.refused} of {delivery.recipients} recipients were refused"
+            were = "was" if delivery.refused == 1 else "were"
+            sentence += f"; {delivery.refused} of {delivery.recipients} recipients {were} refused"
         if delivery.uncertain:
             sentence += "; an earlier try may have arrived too"
         return f"{sentence}."
@@ -260,6 +263,9 @@ def _cause(delivery: DeliveryStanding) -> str:
     reply = " ".join(
         part for part in (str(delivery.reply_code or ""), delivery.reply_text or "") if part
     )
+    if delivery.reason == delivery.state.value:
+        # "Cancelled because of cancelled" would tell nothing.
+        return ""
     if delivery.reason and reply:
         return f" because of {delivery.reason} ({reply})"
     if delivery.reason or reply:

@@ -75,7 +75,7 @@ def test_a_replay_past_the_expiry_clears_it_and_says_so(engine):
         result = dead_letters.replay(conn, DeadFilter(), actor="cli:ann")
 
     assert (result.replayed, result.expiry_cleared) == (3, 1)
-    assert "1 were past their expiry and have none now" in str(result)
+    assert "1 of them had expired and no longer will" in str(result)
     assert [row_of(engine, k).expires_at for k in (late, timely, endless)] == [
         None,
         FAR_AHEAD,
@@ -161,6 +161,21 @@ def test_what_is_on_its_way_cannot_be_replayed(engine, state, part):
         dead_letters.discard(conn, DeadFilter(ids=(key,)), actor="a")
 
     assert row_of(engine, key).state == state
+
+
+@pytest.mark.parametrize("state", ["accepted", "expired", "cancelled", "queued"])
+def test_a_refused_discard_does_not_speak_of_sending_again(engine, state):
+    """Only dead letters are discarded; force belongs to replays."""
+    world = world_rows(engine)
+    [key] = dead_rows(engine, world, state=state)
+
+    with (
+        pytest.raises(Conflict, match="only dead letters can be discarded") as caught,
+        write(engine) as conn,
+    ):
+        dead_letters.discard(conn, DeadFilter(ids=(key,)), actor="a")
+
+    assert "--force" not in str(caught.value)
 
 
 def test_unknown_ids_and_names_are_said(engine):

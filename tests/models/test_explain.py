@@ -50,7 +50,7 @@ CASES = {
         WAITING,
         replace(READY, paused_until=LATER, pause_reason="concurrent-connections"),
         (
-            "Waits until 12:05:00 UTC (in 5 min): Exchange asked for patience because of "
+            "Waits until 12:05:00 UTC (in 5 min): the mailbox pauses because of "
             "concurrent-connections."
         ),
     ),
@@ -66,7 +66,7 @@ CASES = {
     "uncounted retry": (
         replace(WAITING, due_at=LATER, reason="connection-lost"),
         READY,
-        "Will be tried again at 12:05:00 UTC (in 5 min), after 0 counted tries",
+        "Will be tried again at 12:05:00 UTC (in 5 min), after a try that does not count",
     ),
     "behind one": (replace(WAITING, ahead=1), READY, "Waits behind one other in the lane"),
     "behind many": (
@@ -95,7 +95,7 @@ CASES = {
         READY,
         (
             "Accepted by Exchange at 12:00:00 UTC, 10 min after it was enqueued; 1 of 3 recipients "
-            "were refused."
+            "was refused."
         ),
     ),
     "accepted twice": (
@@ -120,6 +120,11 @@ CASES = {
         replace(WAITING, state=State.CANCELLED, settled_at=NOW, reason="mailbox-removed"),
         READY,
         "Cancelled at 12:00:00 UTC because of mailbox-removed; it will not be sent.",
+    ),
+    "cancelled by hand": (
+        replace(WAITING, state=State.CANCELLED, settled_at=NOW, reason="cancelled"),
+        READY,
+        "Cancelled at 12:00:00 UTC; it will not be sent.",
     ),
     "folded": (replace(WAITING, state=State.FOLDED), READY, "as part of a digest"),
 }
