@@ -17,7 +17,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from models.errors import AlertpostError, ConfigurationError, TokenUnavailable
 
@@ -160,8 +160,8 @@ class Callback:
         self._state, self._finish = state, finish
         if not self._done.wait(seconds):
             raise TokenUnavailable(
-                f"nobody finished the sign-in within {seconds / 60:.0f} minutes; run the command "
-                "again for a new address",
+                f"nobody finished the sign-in within {_span(seconds)}; run the command again for "
+                "a new address",
                 retry_after_seconds=0,
             )
         if self._error is not None:
@@ -265,6 +265,33 @@ _PAGE = """<!doctype html>
 <style>body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:38rem;margin:4rem auto;padding:0 1rem}}
 </style><h1>{title}</h1><p>{text}</p><p>You may close this window.</p></html>
 """
+
+
+def admin_consent_link(authority: str, *, client_id: str, scope: str) -> str:
+    """
+    Give the address at which an administrator allows the app for a whole tenant.
+
+    The last page is our redirect address, where nobody may listen; the consent is given by then.
+
+    Args:
+        authority: The directory's address at the sign-in service.
+        client_id: The app's.
+        scope: What it asks for, with spaces between.
+
+    Source:
+        learn.microsoft.com/entra/identity-platform/v2-admin-consent.
+    """
+    asked = {
+        "client_id": client_id,
+        "scope": scope,
+        "redirect_uri": f"http://localhost{CALLBACK_PATH}",
+    }
+    return f"{authority.rstrip('/')}/v2.0/adminconsent?{urlencode(asked)}"
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} minutes" if minutes > 1 and not rest else f"{seconds:.0f} seconds"
 
 
 def pasted_parameters(address: str) -> dict[str, str]:

@@ -142,8 +142,7 @@ async def send_test(context: Context, who: Account, alert: AlertEmail, *, tell: 
             tell(Line("pacing", "", "not asked: no Redis answers, so no worker sends now", 0.0))
             if sender.paused_until is not None and sender.paused_until > datetime.now(UTC):
                 raise MustWait(
-                    f"Exchange asked for patience until {sender.paused_until:%H:%M:%SZ}; "
-                    "try again then"
+                    f"the mailbox pauses until {sender.paused_until:%H:%M:%SZ}; try again then"
                 )
         tokens = _Tokens(context, who, client)
         submitting = _Submitting(context, sender, alert, delivery_id, message_id, tell)
@@ -158,7 +157,11 @@ async def send_test(context: Context, who: Account, alert: AlertEmail, *, tell: 
             return _failed(verdict, str(away), begun, message_id)
         except SubmissionFailed as failed:
             verdict = conclusion.judge(failed, fresh_token=tokens.fresh)
-            reply = f"{failed.reply_code or failed.failure or ''} {failed.reply_text}".strip()
+            reply = (
+                f"{failed.reply_code} {failed.reply_text}"
+                if failed.reply_code
+                else f"{failed.failure or 'failed'}: {failed.reply_text}"
+            )
             if failed.refused:
                 reply = "; ".join(f"{code} {text}" for code, text in failed.refused.values())
             return _failed(verdict, reply, begun, message_id)
@@ -388,7 +391,7 @@ async def _permitted(
         seconds = time.perf_counter() - started
         if not permit.granted:
             wait = max(permit.wait_ms, permit.pause_ms) / 1000
-            why = "Exchange asked for patience" if permit.pause_ms else "its mails are used up"
+            why = "it pauses" if permit.pause_ms else "its mails of this minute are used up"
             raise MustWait(
                 f"mailbox {sender.address} may not send now ({why}); try again in {wait:.0f} s"
             )

@@ -125,6 +125,11 @@ def cell(value: object) -> str:
     return printable(text).replace("\n", " / ")
 
 
+def counted(number: int, singular: str = "delivery", plural: str = "deliveries") -> str:
+    """Say how many of something there are: "1 delivery", "2 deliveries"."""
+    return f"{number:,} {singular if number == 1 else plural}"
+
+
 def complain(message: str) -> None:
     """Print an error to standard error."""
     err.print(Text.assemble(("alertpost: ", "bold red"), printable(message)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from workers import oauth_rules, reply_rules
-from workers.verdict import Verdict
+from workers.verdict import Remedy, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,12 @@ class Meaning:
     Attributes:
         meaning: One plain sentence.
         next_step: What to do.
+        remedy: What kind of cure it needs.
     """
 
     meaning: str
     next_step: str
+    remedy: Remedy = Remedy.NONE
 
 
 # Words that lie in the database for years; a test holds them against those that write them.
@@ -62,7 +64,7 @@ def meaning_of(reason: str | None) -> Meaning | None:
 @cache
 def _meanings() -> dict[str, Meaning]:
     found = {
-        verdict.rule: Meaning(verdict.meaning, verdict.next_step)
+        verdict.rule: Meaning(verdict.meaning, verdict.next_step, verdict.remedy)
         for first in _verdicts()
         for verdict in _with_what_follows(first)
     }

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from console import park_causes
 from console.context import Context
+from console.next_commands import command_for
 from console.waking import wake
 from models import app_registrations, audit, grants, lane, mailboxes, senders, tenants
 from models.app_registrations import Credential
@@ -25,6 +26,7 @@ from workers import first_token
 from workers.entra import Entra, Tokens
 from workers.oauth_errors import classify_oauth
 from workers.tls_contexts import TlsContexts
+from workers.verdict import Remedy
 
 _SAYS_ALL = frozenset(
     {
@@ -110,7 +112,7 @@ def begin(client: Entra, who: Account, *, redirect_uri: str) -> dict[str, Any]:
     try:
         return client.begin(who.sender, who.credential, redirect_uri=redirect_uri)
     except CredentialRejected as refused:
-        raise explained(refused) from refused
+        raise explained(refused, who.entry) from refused
 
 
 def complete(
@@ -132,7 +134,7 @@ def complete(
     try:
         consent = client.complete(who.sender, who.credential, flow=flow, callback=callback)
     except CredentialRejected as refused:
-        raise explained(refused) from refused
+        raise explained(refused, who.entry) from refused
     connected = _store(
         context,
         who,
@@ -158,7 +160,7 @@ def connect_app_only(context: Context, address: str, *, actor: str) -> Connected
     try:
         tokens = entra(context, who.sender).client_credentials(who.sender, who.credential)
     except CredentialRejected as refused:
-        raise explained(refused) from refused
+        raise explained(refused, who.entry) from refused
     return _store(
         context,
         who,
@@ -171,7 +173,7 @@ def connect_app_only(context: Context, address: str, *, actor: str) -> Connected
     )
 
 
-def explained(refused: CredentialRejected) -> CredentialRejected:
+def explained(refused: CredentialRejected, entry: MailboxEntry) -> CredentialRejected:
     """Say in plain words what a refusal of Entra means and what to do about it."""
     if refused.error in _SAYS_ALL:
         return refused
@@ -182,7 +184,11 @@ def explained(refused: CredentialRejected) -> CredentialRejected:
         refused.description,
         http_status=refused.http_status,
     )
-    detail = f" [{verdict.detail}]" if verdict.detail else ""
+    command = None
+    if verdict.remedy is not Remedy.SIGN_IN_AGAIN:
+        command = command_for(verdict.rule, entry)
+    detail = f" Here: `{command}`." if command else ""
+    detail += f" [{verdict.detail}]" if verdict.detail else ""
     return CredentialRejected(
         refused.error,
         codes=refused.codes,
@@ -232,7 +238,8 @@ def same_cause(context: Context, address: str) -> list[str]:
     with read(context.engine) as conn:
         entry = mailboxes.mailbox(conn, address)
         if entry.parked_at is None:
-            raise Conflict(f"mailbox {entry.address} is not parked; it is {entry.standing}")
+            alone = ", and goes on by itself" if entry.standing == "paused" else ""
+            raise Conflict(f"mailbox {entry.address} is not parked; it is {entry.standing}{alone}")
         scope: lane.Scope = "mailbox"
         if entry.park_scope in {"tenant", "app"}:
             scope = "tenant" if entry.park_scope == "tenant" else "app"

@@ -17,7 +17,7 @@ from console.commands.deliveries import show
 from console.context import opened
 from console.delivery_view import reply_of
 from console.options import Limit, Mailbox, SeverityOption, Since, Tenant, Why
-from console.output import Json, cell, out, print_json, print_table
+from console.output import Json, cell, counted, out, print_json, print_table
 from console.reasons import meaning_of
 from models import dead_letters
 from models.database import read
@@ -127,7 +127,7 @@ def replay(
             done = verbs_dead.rehearse_replay(context.engine, chosen)
         else:
             if size > 1:
-                ask(f"{_counted(size)} would go back into their lanes.", yes=yes)
+                ask(f"{counted(size)} would go back into their lanes.", yes=yes)
             done = verbs_dead.replay(context.engine, context.waker, chosen, actor=name, reason=why)
     figures = {"replayed": done.replayed, "forced": done.forced,
                "expiry_cleared": done.expiry_cleared, "mailboxes": len(done.wake)}  # fmt: skip
@@ -170,10 +170,10 @@ def discard(
             done = verbs_dead.rehearse_discard(context.engine, chosen)
         else:
             if size > 1:
-                ask(f"{_counted(size)} would be given up for good.", yes=yes)
+                ask(f"{counted(size)} would be given up for good.", yes=yes)
             done = verbs_dead.discard(context.engine, chosen, actor=name, reason=why)
     _say(
-        f"{_would(dry_run)}{_counted(done)} given up" if done else _NO_MATCH,
+        f"{_would(dry_run)}{counted(done)} given up" if done else _NO_MATCH,
         {"discarded": done, "dry_run": dry_run},
         as_json=as_json,
     )
@@ -255,10 +255,6 @@ def _say(sentence: str, figures: dict[str, object], *, as_json: bool) -> None:
         print_json(figures)
     else:
         out.print(Text(sentence))
-
-
-def _counted(number: int) -> str:
-    return "1 delivery" if number == 1 else f"{number} deliveries"
 
 
 def _would(dry_run: bool) -> str:

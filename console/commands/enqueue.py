@@ -16,7 +16,7 @@ from console.context import Context, opened
 from console.interrupts import Interrupts
 from console.line_import import CHUNK, BadLine, Enqueue, LineImport, Tally
 from console.line_source import LineSource
-from console.output import Json, complain, err, out, print_json
+from console.output import Json, complain, counted, err, out, print_json
 from models.database import read
 from models.errors import AlertpostError
 from models.routes import Routes, routes
@@ -132,7 +132,7 @@ class _Job:
                     _complain_of_rest("not all could be enqueued", work.tally)
                 raise
         if tally.lines == self._unread > 0:
-            complain("no line could be read: each must hold one whole JSON object")
+            complain("no line could be read: each must hold one whole JSON object, in UTF-8")
         return tally
 
     def _lines(self, advance: Advance) -> Iterator[Line]:
@@ -146,7 +146,8 @@ class _Job:
             return routes(conn)
 
     def _tell_bad(self, bad: BadLine) -> None:
-        err.print(Text(f"{self._source.name}: line {bad.number}: {bad.field}: {bad.reason}"))
+        about = "" if bad.field == "line" else f"{bad.field}: "
+        err.print(Text(f"{self._source.name}: line {bad.number}: {about}{bad.reason}"))
         self._unread += bad.field in {"line", "body"}
 
 
@@ -192,18 +193,20 @@ def _tell(tally: Tally, source: LineSource, *, done: bool, as_json: bool) -> Non
     if not tally.lines:
         out.print(Text(f"{source.name} is empty: there was nothing to enqueue."))
         return
+    lines = counted(tally.lines, "line", "lines")
     bad = f", {tally.bad} of them bad" if tally.bad else ""
     if done:
         out.print(
             Text(
-                f"{tally.lines} lines{bad}: {tally.enqueued} alerts enqueued, "
+                f"{lines}{bad}: {counted(tally.enqueued, 'alert', 'alerts')} enqueued, "
                 f"{tally.repeated} recognised as repetitions"
             )
         )
     elif tally.bad:
-        out.print(Text(f"{tally.lines} lines{bad}: nothing was enqueued"))
+        out.print(Text(f"{lines}{bad}: nothing was enqueued"))
     else:
-        out.print(Text(f"{tally.lines} lines with {tally.alerts} alerts are good; none enqueued"))
+        alerts = counted(tally.alerts, "alert", "alerts")
+        out.print(Text(f"{lines} with {alerts}, all good; nothing was enqueued"))
     if tally.different:
         complain(
             f"{tally.different} of the repetitions have another content than the first alert "

@@ -17,14 +17,26 @@ from console.asking import Yes, ask
 from console.consent import CALLBACK_PATH, Callback, Redirect, pasted_parameters
 from console.context import Context, opened
 from console.dialogue import Ending, Line
+from console.next_commands import command_for
 from console.options import Tenant
-from console.output import Json, complain, jsonable, out, print_fields, print_json, print_table
+from console.output import (
+    Json,
+    complain,
+    counted,
+    jsonable,
+    out,
+    print_fields,
+    print_json,
+    print_table,
+)
+from console.reasons import meaning_of
 from console.verbs_mailboxes import Connected
 from models import grants, mailboxes
 from models.alert import AlertEmail
 from models.database import read, write
 from models.errors import ConfigurationError
 from models.mailboxes import MailboxChanges, MailboxEntry
+from workers.verdict import Action
 
 app = typer.Typer(help="Sender accounts.", no_args_is_help=True, callback=command_logs.set_up)
 
@@ -39,6 +51,9 @@ AuthUser = Annotated[
 
 _TRY_LATER = 5
 _WAIT_SECONDS = 600.0
+_SOLVES_ITSELF = frozenset(
+    {Action.RETRY_SOON, Action.RETRY_BACKOFF, Action.THROTTLE_MAILBOX, Action.THROTTLE_TENANT}
+)
 
 
 @app.command("add")
@@ -109,8 +124,8 @@ def remove(
             entry = mailboxes.mailbox(conn, address)
         if force or not entry.waiting:
             ask(
-                f"Remove mailbox {entry.address}? Its consent is deleted and {entry.waiting} "
-                "waiting deliveries are cancelled.",
+                f"Remove mailbox {entry.address}? Its consent is deleted, and what waits is "
+                f"cancelled: {counted(entry.waiting)}.",
                 yes=yes,
             )
         with write(context.engine) as conn:
@@ -119,7 +134,7 @@ def remove(
                 conn, actor(who), "mailbox-remove", entry.address, cancelled=removal.cancelled
             )
     out.print(
-        f"Mailbox {entry.address} is removed: {removal.cancelled} deliveries cancelled, "
+        f"Mailbox {entry.address} is removed: {counted(removal.cancelled)} cancelled, "
         f"{removal.kept} kept on record.",
         markup=False,
     )
@@ -261,7 +276,7 @@ def try_it(
     if as_json:
         print_json(_ending_json(ending, lines, resumed))
     else:
-        _print_ending(ending)
+        _print_ending(ending, account.entry)
         if resumed:
             out.print(f"Sends again: {', '.join(resumed)}.", markup=False)
         elif parked:
@@ -325,10 +340,11 @@ def show(address: Address, as_json: Json = False) -> None:
             "reason": entry.park_reason,
             "meaning": entry.park_meaning,
             "next step": entry.park_next_step or _next_step(entry),
-            "answer": entry.park_answer,
+            "command": command_for(entry.park_reason, entry),
+            "answer": entry.park_answer or None,
             "tries itself": entry.probe_at,
             "paused until": entry.paused_until if entry.standing == "paused" else None,
-            "pause reason": entry.pause_reason if entry.standing == "paused" else None,
+            "pause reason": _pause_reason(entry),
             "consent": _consent_text(entry),
             "refreshed": entry.refreshed_at,
             "waiting": entry.waiting,
@@ -340,7 +356,9 @@ def show(address: Address, as_json: Json = False) -> None:
 @app.command("park")
 def park(
     address: Address,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for whoever looks.")] = "",
+    reason: Annotated[
+        str, typer.Option("--why", metavar="TEXT", help="Why, for whoever looks.")
+    ] = "",
     who: As = None,
 ) -> None:
     """Let a mailbox's lane wait until somebody resumes it; what is accepted meanwhile waits too."""
@@ -348,7 +366,7 @@ def park(
     with opened() as context:
         entry = verbs.park(context, address, text=reason, actor=me)
     out.print(
-        f"Mailbox {entry.address} is parked; {entry.waiting} deliveries wait. "
+        f"Mailbox {entry.address} is parked; {counted(entry.waiting)} waiting. "
         f"`alertpost mailboxes resume {entry.address}` ends that.",
         markup=False,
     )
@@ -422,15 +440,21 @@ def _print_line(line: Line) -> None:
         out.print(f"{'':>13}{'':<9}  ({line.detail})", markup=False)
 
 
-def _print_ending(ending: Ending) -> None:
+def _print_ending(ending: Ending, entry: MailboxEntry) -> None:
     if ending.verdict is None:
         out.print(f"Accepted in {ending.seconds * 1000:.0f} ms: {ending.reply}", markup=False)
         for address, reply in ending.refused.items():
             out.print(f"Refused for {address}: {reply}", markup=False)
         return
-    out.print(f"Not sent: {ending.reply}", markup=False)
-    out.print(f"  what it means  {ending.verdict.meaning} ({ending.verdict.rule})", markup=False)
-    out.print(f"  what to do     {ending.verdict.next_step}", markup=False)
+    verdict = ending.verdict
+    began = "It is not known whether it was sent" if verdict.uncertain else "Not sent"
+    out.print(f"{began}: {ending.reply}", markup=False)
+    out.print(f"  what it means  {verdict.meaning} ({verdict.rule})", markup=False)
+    # This mail is not tried again; what a worker does about such an answer, it does for alerts.
+    step = "for alerts" if verdict.action in _SOLVES_ITSELF else "what to do"
+    out.print(f"  {step:<15}{verdict.next_step}", markup=False)
+    if (command := command_for(verdict.rule, entry)) is not None:
+        out.print(f"  {'command':<15}{command}", markup=False)
 
 
 def _ending_json(ending: Ending, lines: list[Line], resumed: list[str]) -> dict[str, object]:
@@ -447,6 +471,13 @@ def _ending_json(ending: Ending, lines: list[Line], resumed: list[str]) -> dict[
         "resumed": resumed,
         "steps": [jsonable(line) for line in lines],
     }
+
+
+def _pause_reason(entry: MailboxEntry) -> str | None:
+    if entry.standing != "paused" or entry.pause_reason is None:
+        return None
+    meaning = meaning_of(entry.pause_reason)
+    return f"{entry.pause_reason}: {meaning.meaning}" if meaning else entry.pause_reason
 
 
 def _next_step(entry: MailboxEntry) -> str | None:

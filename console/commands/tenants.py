@@ -11,6 +11,7 @@ from console import verbs_tenants as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
 from console.commands.apps import credential_text
+from console.consent import admin_consent_link
 from console.context import opened
 from console.credential_files import (
     CertificateFile,
@@ -260,6 +261,7 @@ def show(slug: Slug, as_json: Json = False) -> None:
             "directory": entry.directory_id,
             "app": f"{entry.app} (client id {entry.client_id})",
             "credential": credential_text(registration),
+            "admin consent": in_force["admin_consent"],
             "cloud": entry.cloud,
             "authority": in_force["authority"],
             "SMTP": f"{in_force['smtp_host']}:{in_force['smtp_port']}",
@@ -323,15 +325,20 @@ def _tell_resumed(addresses: list[str]) -> None:
 def _in_force(entry: TenantEntry) -> dict[str, object]:
     """Fill in what the tenant's cloud says where it has no value of its own."""
     cloud = resolve(entry.cloud)
+    authority = entry.oidc_authority or authority_url(
+        cloud=cloud,
+        directory_id=entry.directory_id,
+        authority=entry.authority,
+        oidc_authority=None,
+    )
+    asked = " ".join(scopes(cloud=cloud, grant_kind=None, override=entry.scope))
+    link = None
+    if authority is not None and not entry.oidc_authority:
+        link = admin_consent_link(authority, client_id=entry.client_id, scope=asked)
     return {
-        "authority": entry.oidc_authority
-        or authority_url(
-            cloud=cloud,
-            directory_id=entry.directory_id,
-            authority=entry.authority,
-            oidc_authority=None,
-        ),
+        "authority": authority,
+        "admin_consent": link,
         "smtp_host": entry.smtp_host or cloud.smtp_host,
         "smtp_port": entry.smtp_port or cloud.smtp_port,
-        "scope": " ".join(scopes(cloud=cloud, grant_kind=None, override=entry.scope)),
+        "scope": asked,
     }

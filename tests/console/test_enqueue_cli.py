@@ -105,7 +105,7 @@ def test_a_dry_run_changes_nothing(world: CliWorld, tmp_path: Path) -> None:
 
     said = world.run("enqueue", path, "--dry-run")
 
-    assert "1 lines with 1 alerts are good; none enqueued" in said.out
+    assert "1 line with 1 alert, all good; nothing was enqueued" in said.out
     assert (said.code, world.count()) == (0, 0)
 
 
@@ -162,6 +162,7 @@ def test_what_cannot_be_read_is_told(
 
     assert said.code == code
     assert message in said.err
+    assert "line: " not in said.err
 
 
 def test_an_empty_file_is_told(world: CliWorld, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from console.context import opened
 from console.verbs_tenants import notification_lists
 from models import audit, lane, mailboxes
 from models.database import read, write
+from sandbox.person import Person
 from tests.console.cli_setting import ALERTS, Cli
 from workers import oauth_rules, reply_rules
 
@@ -51,6 +52,19 @@ def test_a_tenant_is_added_with_an_app_of_its_own(cli: Cli) -> None:
     shown = cli("tenants", "show", "contoso")
     assert "Contoso Ltd" in shown.out
     assert cli.sandbox.entra_url in shown.out
+
+
+def test_an_administrator_can_allow_the_app_for_all(cli: Cli) -> None:
+    """The link that is shown leads through the page of admin consent to the app's address."""
+    cli.add_tenant()
+    link = cli("tenants", "show", "contoso", "--json").json["in_force"]["admin_consent"]
+    assert link in cli("tenants", "show", "contoso").out
+
+    administrator = Person("admin@contoso.example", cli.sandbox.ca_file)
+    back = administrator.go_through(link)
+
+    assert back["admin_consent"] == "True"
+    assert "SMTP.Send" in back["scope"]
 
 
 def test_no_secret_is_ever_printed(cli: Cli) -> None:
