@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 
@@ -37,6 +38,9 @@ interrupted."""
 
 INTERRUPTED = 130
 
+_DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_LATER = 5
+
 _UsageFault: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
@@ -61,6 +65,8 @@ def main() -> None:
     """Run the command line; expected errors are one line, never a stack trace."""
     try:
         code = app(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         if code == INTERRUPTED:
             output.complain("stopped")
     except (typer.Abort, KeyboardInterrupt):
@@ -71,15 +77,21 @@ def main() -> None:
         code = error.exit_code  # type: ignore[attr-defined]
     except BrokenPipeError:
         # Whoever read us, `head` for instance, has enough.
-        sys.stderr.close()
+        output.give_up_output()
         code = 0
     except AlertpostError as error:
         output.complain(str(error))
         code = next((number for kind, number in EXIT_CODES if isinstance(error, kind)), 1)
-    except Exception:  # noqa: BLE001 - the last line of defence
-        output.complain("this is a fault of alertpost; please report it with these lines:")
-        traceback.print_exc()
-        code = 70
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
+            where = f": {error.filename}" if error.filename else ""
+            output.give_up_output()
+            output.complain(f"the disk cannot be written to ({error.strerror}){where}")
+            code = _LATER
+        else:
+            output.complain("this is a fault of alertpost; please report it with these lines:")
+            traceback.print_exc()
+            code = 70
     sys.exit(code if isinstance(code, int) else 0)
 
 

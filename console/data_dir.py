@@ -59,6 +59,11 @@ class DataDir:
                 f"others can write to {path}, and so could swap the key or the database; "
                 f"use 'chmod go-w {path}', or another ALERTPOST_DATA_DIR"
             )
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            raise ConfigurationError(
+                f"the data directory {path} is on a file system that is mounted read-only; mount "
+                "it for writing, or set ALERTPOST_DATA_DIR"
+            )
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise ConfigurationError(
                 f"the data directory {path} belongs to someone else; start alertpost as its "

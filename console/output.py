@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,15 @@ from rich.text import Text
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 """The option that every listing takes."""
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave to the command line what becomes of a reader that has enough, `head` say."""
+        raise BrokenPipeError
+
+
+out = _Console(highlight=False, soft_wrap=True)
+err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 _DRIVES_TERMINAL = re.compile(
@@ -48,7 +56,12 @@ def print_json(value: object) -> None:
     """Print a value as JSON, one document; it is the same document, however odd its texts."""
     text = json.dumps(value, default=jsonable, ensure_ascii=False, indent=2)
     # JSON escapes some controls itself; the rest stand in texts only, where escapes are allowed.
-    sys.stdout.write(_DRIVES_TERMINAL.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n")
+    safe = _DRIVES_TERMINAL.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    try:
+        sys.stdout.write(f"{safe}\n")
+    except BrokenPipeError:
+        # As raised it has a number, at which Typer would end with 1 by itself.
+        raise BrokenPipeError from None
 
 
 def jsonable(value: object) -> object:
@@ -97,7 +110,7 @@ def print_table(
     for row in rows:
         table.add_row(*(Text(cell(value)) for value in row))
     # A pipe is no terminal: what is cut at 80 columns there is lost for grep.
-    (out if out.is_terminal else Console(width=240, highlight=False)).print(table)
+    (out if out.is_terminal else _Console(width=240, highlight=False)).print(table)
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
@@ -133,6 +146,13 @@ def counted(number: int, singular: str = "delivery", plural: str = "deliveries")
 def complain(message: str) -> None:
     """Print an error to standard error."""
     err.print(Text.assemble(("alertpost: ", "bold red"), printable(message)))
+
+
+def give_up_output() -> None:
+    """Drop what could not be written, so that the interpreter does not try again at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def rows_of(items: Sequence[Any], *names: str) -> list[list[object]]:

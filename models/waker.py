@@ -103,6 +103,11 @@ class Waker:
             self._breaker.worked()
         return sent
 
+    @property
+    def away(self) -> bool:
+        """Whether Redis did not answer when it was asked last."""
+        return self._breaker.is_open
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -131,6 +136,10 @@ class _Breaker:
         self._lock = threading.Lock()
         self._rest_seconds = 0.0
         self._try_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._rest_seconds)
 
     def may_try(self) -> bool:
         with self._lock:

@@ -17,6 +17,7 @@ from console.interrupts import Interrupts
 from console.line_import import CHUNK, BadLine, Enqueue, LineImport, Tally
 from console.line_source import LineSource
 from console.output import Json, complain, counted, err, out, print_json
+from console.waking import tell_if_nobody_sends
 from models.database import read
 from models.errors import AlertpostError
 from models.routes import Routes, routes
@@ -78,6 +79,8 @@ def enqueue(
                 source.stream.seek(job.start)
             tally = job.run(accept)
             _tell(tally, source, done=True, as_json=as_json)
+            if tally.enqueued:
+                tell_if_nobody_sends(context)
     if tally.bad:
         raise typer.Exit(_EXIT_BAD)
 

@@ -15,9 +15,11 @@ from console.context import Context, opened
 from console.following import exit_code, follow, look
 from console.options import SeverityOption
 from console.output import Json, complain, err, out, print_json
+from console.waking import tell_if_nobody_sends
 from models.alert import AlertEmail
 from models.explain import Standing
 from models.intake import Receipt
+from models.lifecycle import State
 
 
 def _many(name: str, text: str, metavar: str = "ADDRESS") -> typer.models.OptionInfo:
@@ -133,6 +135,8 @@ def _send(context: Context, alert: AlertEmail, *, wait: float | None, as_json: b
         if not receipt.created and receipt.same_content:
             out.print(Text("Accepted before under this key; nothing was added."))
         out.print(Text(found.sentence()))
+    if found.delivery.state is State.QUEUED:
+        tell_if_nobody_sends(context)
     if wait is not None:
         raise typer.Exit(exit_code(found.delivery.state))
 

@@ -49,6 +49,17 @@ def test_a_directory_that_others_write_to_is_refused(tmp_path: Path) -> None:
         DataDir.prepare(tmp_path / "open")
 
 
+def test_a_disk_for_reading_only_is_told() -> None:
+    """It is not said to belong to someone else."""
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    read_only = [Path(m[1]) for m in mounts if "ro" in m[3].split(",") and Path(m[1]).is_dir()]
+    if not read_only:
+        pytest.skip("nothing is mounted read-only here")
+
+    with pytest.raises(ConfigurationError, match="mounted read-only"):
+        DataDir.prepare(read_only[0])
+
+
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     """A file where the directory should be is an error with its name."""
     (tmp_path / "var").write_text("")

@@ -73,7 +73,8 @@ def test_bad_lines_are_told_and_good_ones_go_in(world: CliWorld, file: Path) -> 
     """Each bad line is named with number and reason; the summary counts all."""
     said = world.run("enqueue", file, "--chunk", 2)
 
-    told = said.err.splitlines()
+    *told, away = said.err.splitlines()
+    assert "no Redis answers" in away
     assert [text.split(": ")[1] for text in told] == ["line 2", "line 3", "line 5", "line 8"]
     assert "no tenant 'nobody'" in told[1]
     assert said.out == "7 lines, 4 of them bad: 2 alerts enqueued, 1 recognised as repetitions\n"

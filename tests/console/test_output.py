@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from hypothesis import given
@@ -100,3 +103,37 @@ def test_json_says_what_it_was_given(value: Any) -> None:
         output.print_json(value)
 
     assert json.loads(told.getvalue()) == value
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("json_wanted", [[], ["--json"]])
+def test_a_full_disk_is_one_sentence(tmp_path: Path, json_wanted: list[str]) -> None:
+    """What cannot be written is told once, without a stack trace."""
+    with Path("/dev/full").open("w") as full:
+        ran = _report(tmp_path, json_wanted, full)
+        _, told = ran.communicate(timeout=30)
+
+    assert told == "alertpost: the disk cannot be written to (No space left on device)\n"
+    assert ran.returncode == 5
+
+
+@pytest.mark.parametrize("json_wanted", [[], ["--json"]])
+def test_a_reader_may_have_enough(tmp_path: Path, json_wanted: list[str]) -> None:
+    """A pipe into `head` is no fault."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        ran = _report(tmp_path, json_wanted, pipe)
+        _, told = ran.communicate(timeout=30)
+
+    assert (ran.returncode, told) == (0, "")
+
+
+def _report(home: Path, options: list[str], out: IO[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "console.cli", "report", *options],
+        env=os.environ | {"ALERTPOST_DATA_DIR": str(home / "var")},
+        stdout=out,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -33,6 +33,14 @@ def test_a_sent_alert_is_told_by_its_id_and_what_comes_next(world: CliWorld) -> 
     assert "alertpost mailboxes connect alerts@contoso.example" in second
 
 
+def test_it_is_told_that_nobody_sends(world: CliWorld) -> None:
+    """Without Redis the alert is kept, and who forgot to start the rest hears of it."""
+    said = world.run(*BASE, "--text", "body")
+
+    assert said.code == 0
+    assert "no Redis answers, so nothing is sent now" in said.err
+
+
 def test_every_option_reaches_the_alert(world: CliWorld, tmp_path: Path) -> None:
     """What was asked for on the command line is what the worker will open."""
     (tmp_path / "page.html").write_text("<p>grün</p>")
