@@ -192,7 +192,7 @@ async def _converse(
             await permit()
             return await submitting.submit(session)
         finally:
-            session.close()
+            await session.leave()
 
 
 async def _open(context: Context, sender: Sender, tokens: _Tokens, tell: Tell) -> SmtpSession:

@@ -70,6 +70,7 @@ class Conversation(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self._room.set()
+        self._gone = asyncio.Event()
         self.farewell: Reply | None = None
         transport.set_protocol(self)
 
@@ -159,6 +160,16 @@ class Conversation(asyncio.Protocol):
         """Drop the line without another word."""
         self._transport.abort()
 
+    async def leave(self, *, patience_seconds: float) -> None:
+        """Hang up as ``close`` does, and see to it that the line is closed before the loop ends."""
+        self.close()
+        try:
+            await asyncio.wait_for(self._gone.wait(), patience_seconds)
+        except TimeoutError:
+            # TLS is closed by both sides, and this server has not answered.
+            self.abort()
+            await self._gone.wait()
+
     def pause_writing(self) -> None:
         """Wait with the next piece: the server reads more slowly than we write."""
         self._room.clear()
@@ -208,6 +219,7 @@ class Conversation(asyncio.Protocol):
         """Fail the group that waits, with what had been answered."""
         self._fail(f"connection lost: {exc}" if exc else "connection closed by the server")
         self._room.set()
+        self._gone.set()
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None

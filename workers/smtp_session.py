@@ -7,6 +7,7 @@ sent (RFC 3207; RFC 8314 section 4). The token goes out only after that.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import cast
 
 import aiosmtplib
 
@@ -32,6 +34,9 @@ from workers.conversation import (
 
 MAX_COMMAND_LINE = 512
 """Octets of a command line that any server must take (RFC 5321 section 4.5.3.1.4)."""
+
+_FAREWELL_SECONDS = 1.0
+"""For the server to hang up as well."""
 
 _TWO_STEPS_REFUSED = frozenset({500, 501, 503})
 """Answers to AUTH without a token, of servers that want it in the same line."""
@@ -166,6 +171,10 @@ class SmtpSession:
     def close(self) -> None:
         """Say goodbye without waiting for the answer."""
         self._conversation.close()
+
+    async def leave(self) -> None:
+        """Say goodbye, and wait until the line is closed: for a loop that ends afterwards."""
+        await self._conversation.leave(patience_seconds=_FAREWELL_SECONDS)
 
     def abort(self) -> None:
         """Drop the line."""
@@ -372,7 +381,11 @@ async def open_session(
                 stage=Stage.AUTH, failure="disconnected", reply_text="closed after AUTH"
             )
     except BaseException:
+        opened = client.transport
         client.close()
+        if opened is not None:
+            # Closing alone waits for the server's part in it, and the loop may end before.
+            cast("asyncio.Transport", opened).abort()
         raise
     return SmtpSession(
         take_over(transport), host=host, features=features, settings=settings, trace=trace

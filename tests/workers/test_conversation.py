@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 
@@ -160,3 +161,39 @@ async def test_a_large_mail_refused_in_the_middle_ends_the_connection() -> None:
 
         assert replies == [Reply(552, "5.3.4 too large")]
         assert not talk.usable
+
+
+async def test_who_leaves_waits_for_the_end_of_the_line() -> None:
+    """After leaving nothing is open."""
+    said = asyncio.Queue[bytes]()
+
+    async def hangs_up(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        said.put_nowait(await reader.readline())
+
+    async with talking_to(hangs_up) as talk:
+        await talk.leave(patience_seconds=5)
+        assert not talk.usable
+    assert await said.get() == b"QUIT\r\n"
+
+
+async def test_who_leaves_does_not_wait_for_ever() -> None:
+    """A server that does not even read what was sent cannot keep the line open."""
+    stay = asyncio.Event()
+
+    async def does_not_read(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        cast("asyncio.Transport", writer.transport).pause_reading()
+        await stay.wait()
+
+    server = await asyncio.start_server(does_not_read, "127.0.0.1", 0)
+    transport, _ = await asyncio.get_running_loop().create_connection(
+        asyncio.Protocol, *server.sockets[0].getsockname()[:2]
+    )
+    transport.write(b"x" * 50_000_000)
+    talk = take_over(transport)
+
+    await asyncio.wait_for(talk.leave(patience_seconds=0.05), 5)
+
+    assert not talk.usable
+    stay.set()
+    server.close()
+    await server.wait_closed()
