@@ -163,6 +163,12 @@ class Round:
     def _produce(self) -> None:
         for number in range(self._plan.producers):
             self._producers.append(self._start_producer(number, self._plan.seconds))
+        receipts = self._directory / "receipts.txt"
+        deadline = time.monotonic() + LONGEST_DRAIN_SECONDS
+        # Or the storm would be over before there is anything to lose.
+        while not receipts.exists() and time.monotonic() < deadline:
+            time.sleep(WATCH_SECONDS)
+        self._started = time.time()
 
     def _start_producer(self, number: int, seconds: float) -> subprocess.Popen[bytes]:
         settings = self._stage.settings

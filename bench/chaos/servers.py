@@ -68,7 +68,8 @@ class Postgresql:
         while True:
             try:
                 self._server.ensure_postgres_running()
-            except subprocess.SubprocessError:
+            except (subprocess.SubprocessError, AssertionError):
+                # The wheel looks for a process that has just gone, or comes too early.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
@@ -88,7 +89,16 @@ class Postgresql:
                 process.resume()
 
     def _processes(self) -> list[psutil.Process]:
-        postmaster = psutil.Process(self._server.get_pid())
+        """
+        Find the server and its children.
+
+        Raises:
+            RuntimeError: It is not running; a number that was its own may be another's by now.
+        """
+        folder = self._folder / "data"
+        postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
+        if str(folder) not in postmaster.cmdline():
+            raise RuntimeError("PostgreSQL is not running")
         return [postmaster, *postmaster.children(recursive=True)]
 
 

@@ -15,7 +15,7 @@ SEED = 20261123
 @pytest.mark.timeout(120)
 def test_nothing_is_lost_in_a_short_storm(tmp_path: Path) -> None:
     """Workers are killed, Redis forgets, the database is locked: every alert is accounted for."""
-    plan = draw(SEED, 2, seconds=6.0, mean=5.0, most_mails_per_second=15.0)
+    plan = draw(SEED, 2, seconds=4.0, mean=4.0, most_mails_per_second=15.0)
 
     verdict = Round(plan, tmp_path, None).play()
 
