@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,10 @@ def play(
     started = time.monotonic()
     slugs = TENANTS if source == SAMPLE else tuple(_tenants_in(source, format_name))
     limits = {"messages_per_window": LIMIT, "window_seconds": WINDOW_SECONDS}
-    with Stage(directory, slugs, limits=limits, settings=SETTINGS) as stage:
+    with (
+        Stage(directory, slugs, limits=limits, settings=SETTINGS) as stage,
+        _stopping_told(screen),
+    ):
         screen.step(f"Microsoft 365 in a box, an embedded Valkey and SQLite run in {directory}")
         stage.add_tenants()
         for slug in slugs:
@@ -181,6 +185,15 @@ def play(
         _settle(stage, screen, until=started + LONGEST_SECONDS)
         screen.step("SQL is compared with what Exchange took")
         return _result(stage, day, replayed, bad, started)
+
+
+@contextmanager
+def _stopping_told(screen: Screen) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        screen.step("Stopping; the workers finish the mails in hand")
+        raise
 
 
 class BadDay:

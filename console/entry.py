@@ -21,7 +21,16 @@ def main() -> None:
 
     if heeded:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        # All is said and done; the interpreter only takes itself apart.
+        if heeded:
+            signal.signal(signal.SIGINT, _vanish)
+
+
+def _vanish(_number: int, _frame: object) -> None:
+    os._exit(_INTERRUPTED)
 
 
 def _leave(_number: int, _frame: object) -> None:

@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine
 
 from console.embedded_redis import EmbeddedRedis
+from console.interrupts import undisturbed
 from console.supervisor import Child, Guard, start
 from models import app_registrations, grants, mailboxes, schema, senders, tenants
 from models.database import create_engine_from, read, write
@@ -120,12 +121,16 @@ class Stage:
         try:
             self._open()
         except BaseException:
-            self._stack.close()
+            self._close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._close()
+
+    def _close(self) -> None:
+        with undisturbed():
+            self._stack.close()
 
     def _open(self) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

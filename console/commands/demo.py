@@ -6,6 +6,8 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +24,7 @@ from rich.progress import (
 from console import demo as play_demo
 from console import output
 from console.demo import CONNECTIONS, LIMIT, SAMPLE, SPEED, WINDOW_SECONDS, Result, Screen
+from console.interrupts import terminated_as_interrupted, undisturbed
 from models import logs
 from models.errors import ConfigurationError
 from models.settings import LogSettings
@@ -72,37 +75,39 @@ def demo(
     """
     if format_name not in {"alertmanager", "alerts"}:
         raise ConfigurationError(f"--format {format_name}: choose alertmanager or alerts")
-    directory = _directory(keep)
-    try:
-        logs.setup(LogSettings(level="error"), process="demo")
-        with _progress() as progress:
-            progress.console.print(
-                f"The limits' clock runs {SPEED} times faster than life: {LIMIT} mails in any "
-                f"{WINDOW_SECONDS:g} s and {CONNECTIONS} connections a mailbox.",
-                highlight=False,
-            )
-            result = play_demo.play(
-                directory, source=source, format_name=format_name, screen=_Live(progress)
-            )
-    finally:
-        if keep is None:
-            shutil.rmtree(directory, ignore_errors=True)
+    logs.setup(LogSettings(level="error"), process="demo")
+    with terminated_as_interrupted(), _directory(keep) as directory, _progress() as progress:
+        progress.console.print(
+            f"The limits' clock runs {SPEED} times faster than life: {LIMIT} mails in any "
+            f"{WINDOW_SECONDS:g} s and {CONNECTIONS} connections a mailbox.",
+            highlight=False,
+        )
+        result = play_demo.play(
+            directory, source=source, format_name=format_name, screen=_Live(progress)
+        )
     _tell(result)
     if as_json:
         sys.stdout.write(json.dumps(result.as_json()) + "\n")
     raise typer.Exit(0 if result.good else 1)
 
 
-def _directory(keep: Path | None) -> Path:
+@contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
     if keep is None:
-        return Path(tempfile.mkdtemp(prefix="alertpost-demo-"))
+        directory = Path(tempfile.mkdtemp(prefix="alertpost-demo-"))
+        try:
+            yield directory
+        finally:
+            with undisturbed():
+                shutil.rmtree(directory, ignore_errors=True)
+        return
     try:
         keep.mkdir(mode=0o700, parents=True)
     except FileExistsError:
         raise ConfigurationError(f"{keep} exists already; name a new directory") from None
     except OSError as error:
         raise ConfigurationError(f"{keep} cannot be made: {error.strerror}") from error
-    return keep
+    yield keep
 
 
 def _progress() -> Progress:
