@@ -43,7 +43,7 @@ TOKEN_SECONDS = 20
 """Access tokens last so long, so that some run out while the demo runs."""
 
 WORKERS = 2
-LONGEST_SECONDS = 80.0
+LONGEST_SECONDS = 84.0
 ENQUEUE_AT_ONCE = 200
 
 SETTINGS: dict[str, Any] = {
@@ -51,9 +51,9 @@ SETTINGS: dict[str, Any] = {
         "messages_per_window": LIMIT,
         "window_seconds": WINDOW_SECONDS,
         "connections_per_mailbox": CONNECTIONS,
-        "slot_seconds": 6.0,
+        "slot_seconds": 10.0,
     },
-    "visit": {"claim_seconds": 6.0, "connection_idle_seconds": 5.0},
+    "visit": {"claim_seconds": 10.0, "connection_idle_seconds": 5.0},
     "lease": {"minimum_left_seconds": 3.0, "refresh_at_share": 0.65},
     "retry": {"soon_seconds": 0.5, "first_seconds": 1.0, "longest_seconds": 5.0},
     "sweep": {"interval_seconds": 1.0},
