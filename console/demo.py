@@ -54,6 +54,8 @@ SETTINGS: dict[str, Any] = {
         "slot_seconds": 10.0,
     },
     "visit": {"claim_seconds": 10.0, "connection_idle_seconds": 5.0},
+    # The silence may have met the visit of the worker that lives on.
+    "smtp": {"data_timeout_seconds": 12.0},
     "lease": {"minimum_left_seconds": 3.0, "refresh_at_share": 0.65},
     "retry": {"soon_seconds": 0.5, "first_seconds": 1.0, "longest_seconds": 5.0},
     "sweep": {"interval_seconds": 1.0},
