@@ -116,7 +116,8 @@ def _check_url(value: str) -> Any:
 
 def _secret_keys(value: object) -> object:
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        # A key file has one on each line, variables have commas between them.
+        return tuple(value.replace(",", " ").split())
     return value
 
 

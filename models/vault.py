@@ -62,8 +62,10 @@ class Vault:
     def __init__(self, keys: Sequence[bytes | str]) -> None:
         if not keys:
             raise VaultError(
-                "no encryption key is known; set ALERTPOST_SECRET_KEYS to one made with "
-                "'openssl rand -base64 32', and keep it safe: nothing opens without it"
+                "no encryption key is known; give ALERTPOST_SECRET_KEYS the key of the workers "
+                "(beside `alertpost up`: ALERTPOST_SECRET_KEYS_FILE=var/secret.key), or to begin "
+                "with one made with 'openssl rand -base64 32', and keep it safe: nothing opens "
+                "without it"
             )
         self._keys: dict[bytes, bytes] = {}
         for key in map(parse_key, keys):

@@ -119,6 +119,8 @@ def test_an_empty_variable_counts_as_not_given(
         ("DATABASE_URL", "postgresql://app:pw@db.example/alertpost\n"),
         ("REDIS_URL", "redis://:pw@cache.example:6379/0\n"),
         ("SECRET_KEYS", f"{KEY},{OLDER}\n"),
+        # The data directory's key file, while a key is being changed.
+        ("SECRET_KEYS", f"{KEY}\n{OLDER}\n"),
     ],
     ids=["database", "redis", "keys"],
 )
