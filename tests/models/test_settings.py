@@ -122,7 +122,7 @@ def test_an_empty_variable_counts_as_not_given(
         # The data directory's key file, while a key is being changed.
         ("SECRET_KEYS", f"{KEY}\n{OLDER}\n"),
     ],
-    ids=["database", "redis", "keys"],
+    ids=["database", "redis", "keys", "key lines"],
 )
 @pytest.mark.parametrize("through", ["environment", "dotenv"])
 def test_secrets_can_come_from_files(
@@ -140,7 +140,7 @@ def test_secrets_can_come_from_files(
     value = getattr(settings, variable.lower())
     if variable == "SECRET_KEYS":
         value = ",".join(key.get_secret_value() for key in value)
-    assert value == text.strip()
+    assert value == text.strip().replace("\n", ",")
 
 
 @pytest.mark.parametrize(
