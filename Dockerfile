@@ -12,7 +12,7 @@ WORKDIR /build
 # The dependencies first: this layer stays as it is while only the code changes.
 COPY requirements.lock ./
 RUN /opt/alertpost/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --require-hashes -r requirements.lock
+        --require-hashes --no-deps -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY models/ models/
 COPY producers/ producers/

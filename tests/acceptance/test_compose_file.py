@@ -267,8 +267,22 @@ def test_dependencies_are_checked_by_hash() -> None:
     installs = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
 
     assert len(installs) == 2
-    assert "--require-hashes -r requirements.lock" in installs[0]
+    assert "--require-hashes --no-deps -r requirements.lock" in installs[0]
     assert "--no-deps --no-build-isolation ." in installs[1]
+
+
+def test_a_newer_release_breaks_no_installation() -> None:
+    """
+    The lock is complete, so nothing is resolved: pip looks no dependency up.
+
+    It would prefer a release that came out after the lock for a name with extras, then refuse it
+    because it has no hash.
+    """
+    recipe = (ROOT / "Makefile").read_text("utf-8").splitlines()
+    installs = [line for line in recipe if "pip install" in line and ".lock" in line]
+
+    assert len(installs) == 2
+    assert all("--require-hashes --no-deps -r" in line for line in installs)
 
 
 def test_build_context_holds_only_what_is_copied() -> None:
