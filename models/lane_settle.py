@@ -31,7 +31,7 @@ from models.clock import utc_after, utc_now
 from models.errors import LifecycleError
 from models.lane_outcome import OUTCOME_COLUMNS, Outcome, as_row
 from models.lifecycle import ACCEPT, ACCEPT_LATE, State, Transition
-from models.moves import DELIVERY, in_state, move
+from models.moves import DELIVERY, in_state, known_by_key
 from models.tables import METADATA
 
 _ATTEMPT = METADATA.tables["attempt"]
@@ -132,7 +132,7 @@ def _settled(dialect: str, transition: Transition) -> Update:
     tried = given.tried == literal_column("1")
     counted = given.counted == literal_column("1")
     statement = (
-        move(transition)
+        known_by_key(transition)
         .where(_D.id == given.id)
         .values(
             claimed_by=null(),

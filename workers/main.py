@@ -19,7 +19,7 @@ from dramatiq.middleware import Middleware, MiddlewareError
 from sqlalchemy import Engine
 
 from models import logs, schema
-from models.database import create_engine_from
+from models.database import LOOKUPS, create_engine_from
 from models.errors import AlertpostError, ConfigurationError, StoreUnavailable
 from models.redis_keys import RedisKeys
 from models.settings import Settings
@@ -105,7 +105,7 @@ def run(settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    engine = create_engine_from(settings.sqlalchemy_url)
+    engine = create_engine_from(settings.sqlalchemy_url, postgresql_settings=LOOKUPS)
     if not _found(engine, stop):
         return 0
     lifetime = _Lifetime(settings, engine)

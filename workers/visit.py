@@ -583,17 +583,19 @@ class _Visit:
             retry=self._services.settings.retry,
             now=self._now(),
         )
-        # The usual attempt is a row in SQL anyway: its line is for those who look closely.
-        log.debug(
-            "delivery_attempt",
-            tenant_id=str(delivery.tenant_id),
-            delivery_id=str(delivery.id),
-            attempt=delivery.attempts + 1,
-            stage=Stage.BODY,
-            reply_code=submitted.reply.code,
-            outcome=outcome.transition.target.value,
-            duration_ms=round(seconds * 1000, 1),
-        )
+        # The usual attempt is a row in SQL anyway: its line is for those who look closely. Even
+        # one that is not written costs more than the classification of its reply.
+        if self._services.settings.log.level == "debug":
+            log.debug(
+                "delivery_attempt",
+                tenant_id=str(delivery.tenant_id),
+                delivery_id=str(delivery.id),
+                attempt=delivery.attempts + 1,
+                stage=Stage.BODY,
+                reply_code=submitted.reply.code,
+                outcome=outcome.transition.target.value,
+                duration_ms=round(seconds * 1000, 1),
+            )
         if outcome.transition is RETRY:
             self._alarm_in((outcome.delay_seconds or 0) * 1000)
         await self._settle(delivery, outcome)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, event, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, TimeoutError  # noqa: A004
 
 from models import outages
 from models.clock import utc_after, utc_not_before, utc_now
-from models.database import create_engine_from, now, read, write
+from models.database import LOOKUPS, create_engine_from, now, read, write
 from models.errors import ConfigurationError, StoreUnavailable
 from tests.models.factories import FAR_AHEAD, LONG_AGO, world_rows
 
@@ -178,6 +178,35 @@ def test_connection_cut(postgresql_url: str) -> None:
             _cut_own_connection(engine)
         with read(engine) as conn:
             assert conn.execute(text("SELECT 1")).scalar_one() == 1
+    finally:
+        engine.dispose()
+
+
+def test_a_connection_that_died_at_rest_is_replaced(postgresql_url: str) -> None:
+    """A restart of the server that nobody saw costs no transaction."""
+    engine = create_engine_from(postgresql_url)
+    # Registered later, so it runs later: as if each connection had rested for long.
+    event.listen(engine, "checkin", lambda _, record: record.info.update(used_at=0.0))
+    other = create_engine_from(postgresql_url)
+    try:
+        with read(engine) as conn:
+            mine = conn.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with write(other) as killer:
+            killer.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": mine})
+        with read(engine) as conn:
+            assert conn.execute(text("SELECT pg_backend_pid()")).scalar_one() != mine
+    finally:
+        engine.dispose()
+        other.dispose()
+
+
+def test_the_planner_of_workers_looks_up(postgresql_url: str) -> None:
+    """What an engine is given for its sessions holds beside the usual limits."""
+    engine = create_engine_from(postgresql_url, postgresql_settings=LOOKUPS)
+    try:
+        with read(engine) as conn:
+            assert conn.execute(text("SHOW enable_seqscan")).scalar_one() == "off"
+            assert conn.execute(text("SHOW lock_timeout")).scalar_one() == "10s"
     finally:
         engine.dispose()
 
