@@ -234,8 +234,8 @@ class WorkerSettings(_Group):
     """How much one ``alertpost worker`` does at once."""
 
     processes: Annotated[int, Field(ge=1, le=256)] = 1
-    concurrency: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Visits at the same time in each process."""
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = 512
+    """Visits at the same time in each process, not counting those that wait long for a server."""
 
 
 class LogSettings(_Group):

@@ -1,4 +1,9 @@
-"""The two actors. Thin: only here is Dramatiq spoken."""
+"""
+The two actors. Thin: only here is Dramatiq spoken.
+
+They begin a visit on the process' loop and are done: a wake-up is a hint, so there is nothing to
+acknowledge at a visit's end, and no thread has to wait for it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,9 @@ from collections.abc import Callable
 from uuid import UUID
 
 import dramatiq
-import structlog
 
 from models import wakeup
 from workers.visit import Visits
-
-log = structlog.get_logger()
 
 
 def declare(broker: dramatiq.Broker, visits: Callable[[], Visits]) -> None:
@@ -23,11 +25,11 @@ def declare(broker: dramatiq.Broker, visits: Callable[[], Visits]) -> None:
         visits: Gives the process' visits; they exist only once its event loop runs.
     """
 
-    async def drain(mailbox_id: str) -> None:
-        await _visit(visits(), mailbox_id, critical=False)
+    def drain(mailbox_id: str) -> None:
+        visits().begin(UUID(mailbox_id), critical=False)
 
-    async def drain_critical(mailbox_id: str) -> None:
-        await _visit(visits(), mailbox_id, critical=True)
+    def drain_critical(mailbox_id: str) -> None:
+        visits().begin(UUID(mailbox_id), critical=True)
 
     dramatiq.actor(broker=broker, queue_name=wakeup.QUEUE, actor_name=wakeup.ACTOR)(drain)
     # Criticals overtake within a process too: lower numbers are taken first.
@@ -37,12 +39,3 @@ def declare(broker: dramatiq.Broker, visits: Callable[[], Visits]) -> None:
         actor_name=wakeup.CRITICAL_ACTOR,
         priority=-1,
     )(drain_critical)
-
-
-async def _visit(visits: Visits, mailbox_id: str, *, critical: bool) -> None:
-    try:
-        end = await visits.run(UUID(mailbox_id), critical=critical)
-        log.debug("visit", mailbox_id=mailbox_id, critical=critical, end=end.value)
-    except Exception:
-        # A wake-up is a hint: failing it would achieve nothing; the sweep comes back to the lane.
-        log.exception("visit_failed", mailbox_id=mailbox_id)

@@ -23,8 +23,12 @@ from dramatiq.middleware import AsyncIO, Middleware
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from models import wakeup
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from workers.room import Room
 
 # Far longer than a consumer blocks (Dramatiq's worker timeout, 1 s), or the socket would give up
 # first; short enough to notice a server that accepts connections and says nothing.
@@ -42,7 +46,11 @@ _MOST_THREADS = 10_000
 
 
 def make_broker(
-    redis_url: str, *, namespace: str, middleware: Iterable[Middleware] = ()
+    redis_url: str,
+    *,
+    namespace: str,
+    middleware: Iterable[Middleware] = (),
+    room: Room | None = None,
 ) -> WokenBroker:
     """
     Build the workers' broker.
@@ -55,6 +63,7 @@ def make_broker(
         redis_url: Where Redis 6.2 or newer, or Valkey, listens.
         namespace: Stands before Dramatiq's keys, ``RedisKeys.namespace``.
         middleware: What to add after ``AsyncIO``.
+        room: How many more visits this process takes on; what it cannot is left to others.
     """
     client = redis.Redis.from_url(
         redis_url,
@@ -70,6 +79,7 @@ def make_broker(
         namespace=namespace,
         maintenance_chance=_MAINTENANCE_CHANCE,
         middleware=[_PatientAsyncIO(), *middleware],
+        room=room,
     )
 
 
@@ -90,8 +100,9 @@ class _PatientAsyncIO(AsyncIO):
 class WokenBroker(RedisBroker):
     """A ``RedisBroker`` whose consumers wait on Redis."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, room: Room | None = None, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
+        self.room = room
         # Acknowledgements that Redis was not there to hear, by queue.
         self.owed: defaultdict[str, deque[str]] = defaultdict(deque)
 
@@ -177,12 +188,21 @@ class _HintConsumer(_RedisConsumer):
 
 
 class WokenConsumer(_HintConsumer):
-    """Blocks on Redis while its queue is empty."""
+    """Blocks on Redis while its queue is empty, and takes no more than there is room for."""
+
+    def __init__(self, broker: WokenBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout)
+        if broker.room is not None:
+            broker.room.listen(self._room)
 
     def _fetch_or_wait(self) -> list[bytes | None]:
         # Cleared before counting, so that room made in between is not overlooked.
         self._room.clear()
-        room = self.prefetch - self.outstanding_message_count
+        room = self.prefetch
+        if self.broker.room is not None:
+            critical = self.queue_name == wakeup.CRITICAL_QUEUE
+            room = min(room, self.broker.room.free(critical=critical))
+        room -= self.outstanding_message_count
         if room <= 0:
             if not self._room.wait(self._timeout_seconds):
                 # Long visits: without a sign of life others would take us for dead.

@@ -7,9 +7,11 @@ SIGTERM and SIGINT stop it: mails in hand are finished, claims go back, then it 
 from __future__ import annotations
 
 import gc
+import resource
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 import dramatiq
@@ -25,6 +27,7 @@ from models.redis_keys import RedisKeys
 from models.settings import Settings
 from workers import actors
 from workers.broker import make_broker
+from workers.room import Room
 from workers.services import Services
 from workers.visit import Visits
 
@@ -41,8 +44,14 @@ commit; see docs/decisions.
 LOOK_AGAIN_SECONDS = 1.0
 """Between looks for a database that is away when the worker starts."""
 
-STOP_MILLISECONDS = 10_000
+STOP_SECONDS = 7.0
 """How long a stop waits for mails in hand; visits that take longer are cut short."""
+
+HANDS = 4
+"""Threads that take wake-ups and begin visits; the visits are on the loop."""
+
+HANDS_MILLISECONDS = 2_000
+"""How long a stop waits for those threads; one may be waiting for a lost Redis."""
 
 
 class _NotBuilt(MiddlewareError):  # noqa: N818 - reads as what it is
@@ -52,9 +61,10 @@ class _NotBuilt(MiddlewareError):  # noqa: N818 - reads as what it is
 class _Lifetime(Middleware):
     """Builds the services on the worker's loop once it runs, and closes them before it stops."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, room: Room) -> None:
         self._settings = settings
         self._engine = engine
+        self._room = room
         self.services: Services | None = None
 
     def visits(self) -> Visits:
@@ -74,11 +84,22 @@ class _Lifetime(Middleware):
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:  # noqa: ARG002
         if self.services is not None:
-            _on_loop(self.services.close())
+            _on_loop(self._end(self.services))
+
+    async def _end(self, services: Services) -> None:
+        await services.visits.finish(patience_seconds=STOP_SECONDS)
+        await services.close()
 
     async def _build(self) -> None:
-        self.services = Services(self._settings, self._engine)
+        self.services = Services(self._settings, self._engine, room=self._room)
         self.services.start()
+
+
+def _allow_sockets() -> None:
+    """Raise the soft limit of open files, often 1,024, to the hard one: each visit has a socket."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _on_loop(coroutine: Any) -> None:
@@ -102,17 +123,21 @@ def run(settings: Settings) -> int:
             "a worker on its own needs ALERTPOST_REDIS_URL; `alertpost up` brings a Redis along"
         )
     sys.setswitchinterval(SWITCH_SECONDS)
+    _allow_sockets()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     engine = create_engine_from(settings.sqlalchemy_url, postgresql_settings=LOOKUPS)
     if not _found(engine, stop):
         return 0
-    lifetime = _Lifetime(settings, engine)
+    room = Room(settings.worker.concurrency)
+    lifetime = _Lifetime(settings, engine, room)
     keys = RedisKeys(settings.redis_prefix)
-    broker = make_broker(settings.redis_url, namespace=keys.namespace, middleware=[lifetime])
+    broker = make_broker(
+        settings.redis_url, namespace=keys.namespace, middleware=[lifetime], room=room
+    )
     actors.declare(broker, lifetime.visits)
-    worker = dramatiq.Worker(broker, worker_threads=settings.worker.concurrency)
+    worker = dramatiq.Worker(broker, worker_threads=HANDS)
     log.info("settings", **settings.masked())
     try:
         worker.start()
@@ -126,7 +151,7 @@ def run(settings: Settings) -> int:
     gc.freeze()
     log.info("worker_start", concurrency=settings.worker.concurrency)
     stop.wait()
-    worker.stop(timeout=STOP_MILLISECONDS)
+    worker.stop(timeout=HANDS_MILLISECONDS)
     broker.close()
     engine.dispose()
     log.info("worker_stop")

@@ -25,6 +25,7 @@ from workers.entra import Entra
 from workers.lease import TokenLeases
 from workers.pacing import Pacer, PacingLimits, Waiting
 from workers.recorder import Recorder
+from workers.room import Room
 from workers.sweeper import Sweeper
 from workers.timer import Timer
 from workers.tls_contexts import TlsContexts
@@ -49,7 +50,7 @@ class Services:
     ``start`` and ``close`` run on the loop; in between, ``visits.run`` does the work.
     """
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, *, room: Room | None = None) -> None:
         self.settings = settings
         self.worker = f"{socket.gethostname()[:30]}-{os.getpid()}-{uuid4().hex[:6]}"
         loop = asyncio.get_running_loop()
@@ -99,6 +100,7 @@ class Services:
             slot_seconds=pacing.slot_seconds,
             wake=self.wake_waiting,
         )
+        self.room = room or Room(settings.worker.concurrency)
         self.visits = Visits(self)
         self._sweeper = Sweeper(
             redis=self._redis,

@@ -65,6 +65,9 @@ log = structlog.get_logger()
 LARGE_BYTES = 256 * 1024
 """Opening and composing a larger mail takes so long that it is done beside the loop."""
 
+WAITING_SECONDS = 2.0
+"""A visit that has brought nothing to an end for so long waits for a server; see ``room``."""
+
 MOST_TOKENS = 3
 """Tokens that are tried at AUTH: our own copy, the one that others share, a new one."""
 
@@ -105,7 +108,31 @@ class Visits:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._open: set[_Visit] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
         self.stopping = False
+
+    def begin(self, mailbox_id: UUID, *, critical: bool) -> None:
+        """Begin a visit on the loop; may be called from any thread."""
+        self._services.room.take()
+        self._loop.call_soon_threadsafe(partial(self._launch, mailbox_id, critical=critical))
+
+    def _launch(self, mailbox_id: UUID, *, critical: bool) -> None:
+        task = self._loop.create_task(self._follow(mailbox_id, critical=critical))
+        self._tasks.add(task)
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._services.room.give()
+
+    async def _follow(self, mailbox_id: UUID, *, critical: bool) -> None:
+        try:
+            end = await self.run(mailbox_id, critical=critical)
+            log.debug("visit", mailbox_id=str(mailbox_id), critical=critical, end=end.value)
+        except Exception:
+            # A wake-up is a hint: failing it would achieve nothing; the sweep comes back.
+            log.exception("visit_failed", mailbox_id=str(mailbox_id))
 
     async def run(self, mailbox_id: UUID, *, critical: bool) -> VisitEnd:
         """
@@ -125,6 +152,12 @@ class Visits:
         finally:
             self._open.discard(visit)
 
+    async def finish(self, *, patience_seconds: float) -> None:
+        """Let visits come to the end of the mail in hand."""
+        self.stopping = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_seconds)
+
     async def end(self, *, patience_seconds: float = 2.0) -> None:
         """Cut short the visits still open: what is in hand stays in doubt, the rest goes back."""
         self.stopping = True
@@ -135,14 +168,23 @@ class Visits:
             await asyncio.wait(tasks, timeout=patience_seconds)
 
     async def keep_alive(self) -> None:
-        """Renew claims and slots of visits that take long; runs for ever."""
+        """Renew claims and slots of visits that take long, tell who waits; runs for ever."""
         settings = self._services.settings
         # Apart from each other: slots must not wait for a database that is away, because the
         # connections are still there.
         await asyncio.gather(
             self._keep(settings.pacing.slot_seconds / 4, _Visit.renew_slot),
             self._keep(settings.visit.claim_seconds / 4, _Visit.renew_claims),
+            self._look_who_waits(),
         )
+
+    async def _look_who_waits(self) -> None:
+        room = self._services.room
+        while True:
+            await asyncio.sleep(WAITING_SECONDS / 4)
+            if room.crowded:
+                before = time.monotonic() - WAITING_SECONDS
+                room.set_waiting(sum(visit.moved_at < before for visit in self._open))
 
     async def _keep(
         self, pause: float, renew: Callable[[_Visit], Coroutine[object, object, None]]
@@ -165,6 +207,7 @@ class _Visit:
         self._mailbox_id = mailbox_id
         self._critical = critical
         self._started = time.monotonic()
+        self.moved_at = self._started
         self.task: asyncio.Task[object] | None = None
         kept = services.connections.take(mailbox_id)
         self._session: SmtpSession | None = None
@@ -697,6 +740,7 @@ class _Visit:
         assert self._claims
         assert self._claims[0] is delivery
         self._claims.popleft()
+        self.moved_at = time.monotonic()
         self._settling = self._services.recorder.settle(outcome)
         if outcome.transition is GIVE_UP:
             log.warning(

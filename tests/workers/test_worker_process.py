@@ -62,14 +62,31 @@ def _start(environment: dict[str, str]) -> subprocess.Popen[str]:
 
 
 @asynccontextmanager
-async def worker(whole: Whole) -> AsyncIterator[subprocess.Popen[str]]:
+async def worker(whole: Whole, **changes: str) -> AsyncIterator[subprocess.Popen[str]]:
     """Run a worker process; one that is still there in the end is killed."""
-    process = _start(_environment(whole.settings))
+    process = _start(_environment(whole.settings, **changes))
     try:
         yield process
     finally:
         process.kill()
         await asyncio.to_thread(process.communicate)
+
+
+async def test_servers_that_do_not_answer_hold_up_nobody_else(whole: Whole) -> None:
+    """More slow visits than a process takes on at once: another mailbox's alert goes out soon."""
+    await asyncio.to_thread(whole.add_tenant, "fabrikam")
+    slow = "alerts@fabrikam.example"
+    whole.sandbox.exchange.inject(Fault("slow", "body", Stall(), mailbox=slow))
+    struck = whole.sandbox.exchange.faults.struck
+    async with worker(whole, ALERTPOST_WORKER__CONCURRENCY="2"):
+        for number in (1, 2):
+            send(whole, tenant="fabrikam")
+            await whole.until(lambda wanted=number: struck["slow"] == wanted)  # type: ignore[misc]
+
+        receipt = send(whole)
+
+        await whole.until(lambda: whole.row(receipt.delivery_id).state == "accepted", seconds=10)
+        assert struck["slow"] == 2
 
 
 async def _killed_at(whole: Whole, phase: Phase) -> None:
