@@ -12,7 +12,16 @@ from __future__ import annotations
 from models.lane_claim import Claimed, claim, give_back, renew
 from models.lane_due import due
 from models.lane_outcome import AttemptRecord, Outcome
-from models.lane_park import Scope, park, pause, resume, resume_scope, unpause
+from models.lane_park import (
+    Scope,
+    leave_probe,
+    park,
+    pause,
+    resume,
+    resume_scope,
+    take_probe,
+    unpause,
+)
 from models.lane_recent import Recent, recent_submissions
 from models.lane_recover import recover
 from models.lane_settle import settle
@@ -20,6 +29,6 @@ from models.lane_sweep import Sweep, cancel, expire, sweep
 
 __all__ = [
     "AttemptRecord", "Claimed", "Outcome", "Recent", "Scope", "Sweep", "cancel", "claim", "due",
-    "expire", "give_back", "park", "pause", "recent_submissions", "recover", "renew", "resume",
-    "resume_scope", "settle", "sweep", "unpause",
+    "expire", "give_back", "leave_probe", "park", "pause", "recent_submissions", "recover", "renew",
+    "resume", "resume_scope", "settle", "sweep", "take_probe", "unpause",
 ]  # fmt: skip

@@ -93,6 +93,32 @@ def park(
     return _ids(conn, concerned)
 
 
+def take_probe(conn: Connection, *, mailbox_id: UUID, again_seconds: float) -> bool:
+    """
+    Take the right to try whether the cause is gone, if its time has come; one visit gets it.
+
+    Args:
+        conn: A transaction that may write.
+        mailbox_id: A parked mailbox.
+        again_seconds: After this another visit may, unless the answer said otherwise.
+    """
+    taken = conn.execute(
+        update(_MAILBOX)
+        .where(_M.id == mailbox_id, _M.parked_at.is_not(None), _M.probe_at <= utc_now())
+        .values(probe_at=utc_after(again_seconds))
+    )
+    return taken.rowcount == 1
+
+
+def leave_probe(conn: Connection, *, mailbox_id: UUID) -> None:
+    """Give that right back: there was nothing to try it with."""
+    conn.execute(
+        update(_MAILBOX)
+        .where(_M.id == mailbox_id, _M.parked_at.is_not(None))
+        .values(probe_at=utc_now())
+    )
+
+
 def resume(conn: Connection, *, mailbox_ids: Sequence[UUID]) -> list[UUID]:
     """Let these mailboxes send again; return those that were parked."""
     if not mailbox_ids:

@@ -7,7 +7,7 @@
 --
 -- permits  list: when the mails of the window were answered, oldest first
 -- slots    hash: 'run' and 'era' say which memory of the mailbox this is, 'seeded' that it is
---          complete; 's:<visit>' = '<runs out> <holds a permit> <critical>';
+--          complete; 's:<visit>' = '<runs out> <holds a permit> <critical> <halted>';
 --          'w:0', 'w:1' = a normal, a critical visit found no slot; 'p:0', 'p:1' = no permit
 
 local WINDOW, LIMIT, RESERVE = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -31,8 +31,9 @@ local function open(first_key)
     for i = 1, #flat, 2 do
         local name, value = flat[i], flat[i + 1]
         if string.sub(name, 1, 2) == 's:' then
-            local ends, held, critical = string.match(value, '^(%d+) (%d) (%d)$')
-            local slot = {ends = tonumber(ends), held = held == '1', critical = critical == '1'}
+            local ends, held, critical, halted = string.match(value, '^(%d+) (%d) (%d) ?(%d?)$')
+            local slot = {ends = tonumber(ends), held = held == '1', critical = critical == '1',
+                halted = halted == '1'}
             if slot.ends <= now then
                 over[#over + 1] = slot
                 redis.call('HDEL', mailbox.slots_key, name)
@@ -73,8 +74,8 @@ local function settle(over)
 end
 
 local function write(visit, slot)
-    redis.call('HSET', mailbox.slots_key, 's:' .. visit, string.format('%.0f %d %d', slot.ends,
-        slot.held and 1 or 0, slot.critical and 1 or 0))
+    redis.call('HSET', mailbox.slots_key, 's:' .. visit, string.format('%.0f %d %d %d',
+        slot.ends, slot.held and 1 or 0, slot.critical and 1 or 0, slot.halted and 1 or 0))
 end
 
 local function stamp(slot)
@@ -131,6 +132,8 @@ function operations.enter(visit, critical, _, first_key)
     end
     if slot then
         slot.ends = now + SLOT
+        -- It claims anew, and SQL knows whether the mailbox is parked.
+        slot.halted = false
         write(visit, slot)
     else
         redis.call('HSET', mailbox.slots_key, critical and 'w:1' or 'w:0', '1')
@@ -160,12 +163,12 @@ function operations.permit(visit, critical, stamps, first_key)
     end
     slot.ends = now + SLOT
     local pause = math.max(0, redis.call('PTTL', KEYS[first_key + 2]))
-    local granted = pause == 0 and free(critical) > 0
+    local granted = pause == 0 and not slot.halted and free(critical) > 0
     local waits = 0
     if granted then
         mailbox.held = mailbox.held + 1
         slot.held = true
-    else
+    elseif not slot.halted then
         waits = math.max(pause > 0 and pause + 1 or 0, wait(critical))
         if mailbox.held > 0 then
             redis.call('HSET', mailbox.slots_key, critical and 'p:1' or 'p:0', '1')
@@ -223,6 +226,14 @@ function operations.leave(visit, _, stamps)
         end
     end
     return reply
+end
+
+function operations.halt()
+    for visit, slot in pairs(mailbox.slots) do
+        slot.halted = true
+        write(visit, slot)
+    end
+    return {1, 0, 0, 0, 0, 0}
 end
 
 function operations.pause(_, _, pause_ms, first_key)

@@ -240,6 +240,14 @@ class Pacer:
         """Give no permits to anyone for a while: Exchange asked for patience."""
         await self._ask(mailbox_id, "pause", "", argument=max(1, math.ceil(seconds * 1000)))
 
+    async def halt(self, mailbox_ids: Sequence[UUID]) -> None:
+        """
+        Refuse permits for what visits have claimed until now: call it once these are parked.
+
+        A visit that enters again claims again, and learns from SQL whether it still is so.
+        """
+        await asyncio.gather(*(self._ask(mailbox_id, "halt", "") for mailbox_id in mailbox_ids))
+
     async def seed(
         self,
         mailbox_id: UUID,

@@ -32,6 +32,7 @@ LOCKOUT_PROBE = 6 * HOUR
 """How long Microsoft locks out is unpublished, and each error may prolong it. [L-CONT]"""
 
 _SUBMITTED = frozenset({Stage.DATA, Stage.BODY})
+_AT_MAIL = frozenset({Stage.MAIL, Stage.DATA, Stage.BODY})
 _SIZE_KNOWN = frozenset({Stage.MAIL, Stage.DATA, Stage.BODY})
 
 
@@ -69,6 +70,16 @@ SENDER_MAILBOX_FULL = park(
     "The sending mailbox itself is full, usually its Sent Items.",
     "Empty it and give its Sent Items a retention rule; it is probed once an hour.",
     probe=HOUR,
+)
+
+LICENCE_INVALID = park(
+    "licence-invalid",
+    Scope.MAILBOX,
+    Remedy.ADMIN_SETTING,
+    "The licence of this mailbox does not allow sending.",
+    "Assign a licence with Exchange Online. Repeated attempts lock the mailbox out, so it is probed"
+    " only every six hours; resume it by hand once the licence is there.",
+    probe=LOCKOUT_PROBE,
 )
 
 SUBMISSION_QUOTA = throttle(
@@ -188,6 +199,12 @@ MAIL_RULES = (
         enhanced=enhanced("5.7.1"),
         codes=frozenset({553}),
         stages=frozenset({Stage.MAIL, Stage.RCPT}),
+    ),
+    # [L-CONT] names licence errors among those that lock out; the exception's name: unconfirmed
+    ReplyRule(
+        verdict=LICENCE_INVALID,
+        text=words(r"InvalidLicen[cs]e|(?:invalid|no valid|without a) licen[cs]e"),
+        stages=_AT_MAIL,
     ),
     # [L-SUBM] [L-NDR] [L-QUOTA] 554 5.2.0 …SubmissionQuotaExceededException, "submission quota
     # exceeded", 5.1.90 … daily limit for message recipients

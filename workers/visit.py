@@ -68,6 +68,9 @@ LARGE_BYTES = 256 * 1024
 WAITING_SECONDS = 2.0
 """A visit that has brought nothing to an end for so long waits for a server; see ``room``."""
 
+PROBE_SECONDS = 600.0
+"""Within which the answer to a probe is there, or its worker is dead and another may probe."""
+
 MOST_TOKENS = 3
 """Tokens that are tried at AUTH: our own copy, the one that others share, a new one."""
 
@@ -353,10 +356,8 @@ class _Visit:
             sender = senders.sender(connection, self._mailbox_id)
             if sender is None or not sender.connected:
                 return sender, False, [], None
-            probing = (
-                sender.parked_at is not None
-                and sender.probe_at is not None
-                and sender.probe_at <= database.now(connection)
+            probing = sender.parked_at is not None and lane.take_probe(
+                connection, mailbox_id=self._mailbox_id, again_seconds=PROBE_SECONDS
             )
             claims = lane.claim(
                 connection,
@@ -367,6 +368,8 @@ class _Visit:
                 only_critical=only_critical,
                 probing=probing,
             )
+            if probing and not claims:
+                lane.leave_probe(connection, mailbox_id=self._mailbox_id)
             timed = any(claimed.expires_at is not None for claimed in claims)
             return sender, probing, claims, database.now(connection) if timed else None
 
@@ -823,6 +826,8 @@ class _Visit:
             meaning=verdict.meaning,
             next_step=verdict.next_step,
         )
+        # What other visits have claimed meanwhile would only repeat the error.
+        await self._services.pacer.halt(mailboxes)
 
     async def _resume(self) -> None:
         """A mail went through: what was parked or slowed for the same cause goes on."""

@@ -339,6 +339,15 @@ MAILS = [
         MAILBOX,
     ),
     Case(BODY, 554, "5.2.2 mailbox full", "sender-mailbox-full", PARK, MAILBOX),
+    # [L-CONT] licence errors lock out; the sandbox names the exception so
+    Case(
+        BODY,
+        554,
+        f"5.2.0 {STOREDRV}:InvalidLicenseException {HOST}",
+        "licence-invalid",
+        PARK,
+        MAILBOX,
+    ),
     # [L-SUBM] [L-NDR] [L-QUOTA]
     Case(
         BODY,
