@@ -26,7 +26,8 @@ LARGE_BYTES = 20 * 1024 * 1024
 def settings_changes() -> dict[str, Any]:
     return IMPATIENT | {
         "pacing": {"messages_per_window": 1000},
-        "smtp": IMPATIENT["smtp"] | {"data_timeout_seconds": 30},
+        # asyncio's debugging is slow, and time-outs are not what is looked at.
+        "smtp": {"ehlo_name": "[127.0.0.1]"},
     }
 
 
@@ -45,7 +46,7 @@ async def test_no_step_of_a_storm_holds_up_the_loop(
     with caplog.at_level(logging.WARNING, logger="asyncio"):
         loop.set_debug(True)
         try:
-            storm = asyncio.create_task(visit(whole, receipts[0].mailbox_id))
+            storm = asyncio.create_task(drain(whole, receipts[0].mailbox_id, seconds=60))
             await whole.until(lambda: whole.count("accepted") >= 20)
             await asyncio.to_thread(lock, whole.engine)
             await storm
