@@ -19,6 +19,7 @@ from tests.workers.visit_parts import IMPATIENT, drain, listening, send, send_ma
 from workers.visit import VisitEnd
 
 LOCKED_SECONDS = 2.0
+SLUGS = ("contoso", "fabrikam")
 LARGE_BYTES = 20 * 1024 * 1024
 
 
@@ -33,20 +34,24 @@ def settings_changes() -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _no_rate_limit(whole: Whole) -> None:
-    whole.exchange().limits = replace(whole.exchange().limits, messages_per_window=None)
+    for slug in SLUGS:
+        mailbox = whole.exchange(slug)
+        mailbox.limits = replace(mailbox.limits, messages_per_window=None)
 
 
 async def test_no_step_of_a_storm_holds_up_the_loop(
     whole: Whole, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever waited for SQL on the loop would hold it up for as long as another has the lock."""
-    receipts = send_many(whole, 200)
+    for slug in SLUGS[1:]:
+        await asyncio.to_thread(whole.add_tenant, slug)
+    lanes = [send_many(whole, 100, tenant=slug)[0].mailbox_id for slug in SLUGS]
     loop = asyncio.get_running_loop()
     loop.slow_callback_duration = LOCKED_SECONDS / 2
     with caplog.at_level(logging.WARNING, logger="asyncio"):
         loop.set_debug(True)
         try:
-            storm = asyncio.create_task(drain(whole, receipts[0].mailbox_id, seconds=60))
+            storm = asyncio.gather(*(drain(whole, lane, seconds=90) for lane in lanes))
             await whole.until(lambda: whole.count("accepted") >= 20)
             await asyncio.to_thread(lock, whole.engine)
             await storm
