@@ -43,6 +43,7 @@ def park(
     next_step: str,
     answer: str,
     probe_after_seconds: float | None,
+    resumes_seen: int | None = None,
 ) -> list[UUID]:
     """
     Let the lanes that a cause concerns wait for a person.
@@ -59,15 +60,21 @@ def park(
         next_step: What that person has to do.
         answer: The raw answer.
         probe_after_seconds: After this the sweep lets one mail try; None: only a person resumes.
+        resumes_seen: The mailbox's ``resume_count`` when it met the cause; None: not asked for.
 
     Returns:
-        All mailboxes in the scope; each of them is parked now.
+        All mailboxes in the scope; each of them is parked now. None of them where the mailbox was
+        resumed since it met the cause: whoever resumed it knew better.
 
     Raises:
         NotFound: There is no such mailbox.
     """
     same_cause = and_(_M.park_reason == reason, _M.park_scope == scope)
     concerned = _concerned(conn, mailbox_id, scope)
+    # Locked, so that a resume comes before or after this, not into the middle.
+    seen = select(_M.resume_count).where(_M.id == mailbox_id).with_for_update()
+    if resumes_seen not in {None, conn.scalar(seen)}:
+        return []
     probe_at = null() if probe_after_seconds is None else utc_after(probe_after_seconds)
     conn.execute(
         update(_MAILBOX)
@@ -203,6 +210,7 @@ def _resume(conn: Connection, which: ColumnElement[bool]) -> list[UUID]:
             park_next_step=null(),
             park_answer=null(),
             park_count=0,
+            resume_count=_M.resume_count + 1,
             probe_at=null(),
         )
         .returning(_M.id)

@@ -55,12 +55,18 @@ class Sender:
     park_reason: str | None
     park_scope: str | None
     park_count: int
+    resume_count: int
     probe_at: datetime | None
     paused_until: datetime | None
     pause_count: int
     grant_id: UUID | None
     grant_kind: str | None
     grant_version: int
+
+    @property
+    def credential(self) -> tuple[UUID | None, int]:
+        """What Entra and Exchange judge at sign-in: which consent, under which secret."""
+        return self.grant_id, self.app_version
 
 
 def sender(conn: Connection, mailbox_id: UUID) -> Sender | None:
@@ -120,6 +126,7 @@ _JOINED = (
         MAILBOX.c.park_reason,
         MAILBOX.c.park_scope,
         MAILBOX.c.park_count,
+        MAILBOX.c.resume_count,
         MAILBOX.c.probe_at,
         MAILBOX.c.paused_until,
         MAILBOX.c.pause_count,
@@ -164,6 +171,7 @@ def _sender(row: Any) -> Sender:
         park_reason=row.park_reason,
         park_scope=row.park_scope,
         park_count=row.park_count,
+        resume_count=row.resume_count,
         probe_at=row.probe_at,
         paused_until=row.paused_until,
         pause_count=row.pause_count,

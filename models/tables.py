@@ -123,6 +123,8 @@ class Mailbox(SQLModel, table=True):
     """The raw answer, with Microsoft's trace id."""
     park_count: int = 0
     """How many probes in a row ended parked again; 0 after a success."""
+    resume_count: int = 0
+    """How often it was resumed: an answer to a try from before the last time parks nothing."""
     probe_at: datetime | None = _time(nullable=True)
     """When the sweep lets one mail try whether the cause is gone; None: only a person resumes."""
     paused_until: datetime | None = _time(nullable=True)

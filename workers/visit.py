@@ -28,7 +28,7 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy import Connection
 
-from models import database, grants, lane, senders
+from models import database, lane, senders
 from models.alert import AlertEmail
 from models.errors import (
     ConfigurationError,
@@ -793,12 +793,13 @@ class _Visit:
         verdict = park.verdict
         answer = f"{failed.reply_code or ''} {failed.reply_text}".strip()
         probe = None if park.probe_at is None else park.probe_at - now
-        tried = self._sender.grant_id if self._sender is not None else None
+        tried = self._sender
+        assert tried is not None
 
         def park_unless_renewed(connection: Connection) -> list[UUID]:
             if failed.stage in _CREDENTIAL_STAGES:
-                grant = grants.load_grant(connection, self._mailbox_id)
-                if grant is not None and grant.id != tried:
+                found = senders.sender(connection, self._mailbox_id)
+                if found and found.connected and found.credential != tried.credential:
                     return []
             return lane.park(
                 connection,
@@ -809,11 +810,12 @@ class _Visit:
                 next_step=verdict.next_step,
                 answer=answer,
                 probe_after_seconds=None if probe is None else probe.total_seconds(),
+                resumes_seen=tried.resume_count,
             )
 
         mailboxes = await self._services.recorder.run(park_unless_renewed)
         if not mailboxes:
-            # Consent was given while the old one was being tried: the answer is out of date.
+            # The cause was removed while the old state was being tried: the answer is out of date.
             log.info("park_out_of_date", mailbox_id=str(self._mailbox_id), reason=verdict.rule)
             self._alarm_in(0)
             return
@@ -839,7 +841,8 @@ class _Visit:
         self._probing = False
         if self._sender is not None:
             # As SQL has it now, or the next mail would resume once more.
-            self._sender = replace(self._sender, parked_at=None, pause_count=0)
+            count = self._sender.resume_count + (self._mailbox_id in resumed)
+            self._sender = replace(self._sender, parked_at=None, pause_count=0, resume_count=count)
         if resumed:
             log.info("mailbox_resumed", mailbox_id=str(self._mailbox_id), mailboxes=len(resumed))
         for mailbox_id in resumed:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from models import lane, mailboxes
+from models import app_registrations, lane, mailboxes
 from models.database import write
 from models.redis_keys import RedisKeys
-from sandbox.faults import Answer, Close, Fault
+from sandbox.faults import Answer, Close, Fault, Slow
 from tests.fixtures.whole import MAILBOX, Whole
 from tests.workers.visit_parts import (
     IMPATIENT,
@@ -32,8 +32,9 @@ HOUR, DAY = 3600, 86_400
 
 @pytest.fixture
 def settings_changes() -> dict[str, Any]:
-    # Nobody but timers, producers and visits wakes a lane here.
-    return IMPATIENT | {"sweep": {"interval_seconds": 3600}}
+    # Nobody but timers, producers and visits wakes a lane here, and no answer comes too late.
+    smtp = IMPATIENT["smtp"] | {"command_timeout_seconds": 10}
+    return IMPATIENT | {"smtp": smtp, "sweep": {"interval_seconds": 3600}}
 
 
 def _inject(whole: Whole, phase: Any, reply: str, *, times: int | None = None) -> None:
@@ -127,6 +128,57 @@ async def test_a_revoked_grant_waits_for_consent_and_then_drains_at_once(whole: 
             lane.resume(connection, mailbox_ids=[first.mailbox_id])
         await whole.services.wake(first.mailbox_id, critical=False)
         await whole.until(lambda: whole.count("accepted") == 6, seconds=2)
+
+
+async def test_an_answer_from_before_a_resume_parks_nothing(whole: Whole) -> None:
+    """A second visit that had asked before the cause was removed does not stop the lane again."""
+    whole.exchange().organisation.smtp_auth = False
+    whole.sandbox.exchange.inject(Fault("late", "auth", Slow(0.5), times=1))
+    receipt = send(whole)
+    late = asyncio.create_task(visit(whole, receipt.mailbox_id))
+    await whole.until(lambda: whole.sandbox.exchange.faults.struck.get("late", 0) == 1, seconds=5)
+    # Another visit met the switch first, and an administrator has turned it on since.
+    with write(whole.engine) as connection:
+        lane.park(
+            connection,
+            mailbox_id=receipt.mailbox_id,
+            scope="tenant",
+            reason="smtp-auth-disabled-tenant",
+            meaning="",
+            next_step="",
+            answer="",
+            probe_after_seconds=600,
+        )
+    whole.exchange().organisation.smtp_auth = True
+    with write(whole.engine) as connection:
+        lane.resume_scope(connection, mailbox_id=receipt.mailbox_id)
+
+    await late
+
+    assert whole.mailbox(receipt.mailbox_id).parked_at is None
+    await visit(whole, receipt.mailbox_id)
+    assert whole.row(receipt.delivery_id).state == "accepted"
+
+
+async def test_a_secret_renewed_meanwhile_is_tried_before_a_park(whole: Whole) -> None:
+    """What Microsoft says to a session of the old credential is no reason to wait any more."""
+    whole.exchange().organisation.smtp_auth = False
+    whole.sandbox.exchange.inject(Fault("late", "auth", Slow(0.5), times=1))
+    receipt = send(whole)
+    late = asyncio.create_task(visit(whole, receipt.mailbox_id))
+    await whole.until(lambda: whole.sandbox.exchange.faults.struck.get("late", 0) == 1, seconds=5)
+    secret = next(iter(whole.sandbox.world.apps.values())).client_secrets[0].value
+    with write(whole.engine) as connection:
+        app_registrations.renew_credential(
+            connection,
+            whole.vault,
+            name="contoso",
+            credential=app_registrations.Credential.secret(secret),
+        )
+
+    await late
+
+    assert whole.mailbox(receipt.mailbox_id).parked_at is None
 
 
 async def test_a_probe_tries_one_mail_and_a_failed_one_waits_longer(whole: Whole) -> None:

@@ -83,6 +83,7 @@ def upgrade() -> None:
         sa.Column("park_next_step", sa.Text(), nullable=True),
         sa.Column("park_answer", sa.Text(), nullable=True),
         sa.Column("park_count", sa.Integer(), nullable=False),
+        sa.Column("resume_count", sa.Integer(), nullable=False),
         sa.Column("probe_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("paused_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("pause_reason", sa.String(length=100), nullable=True),
