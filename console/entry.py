@@ -17,9 +17,10 @@ def main() -> None:
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heeded:
         signal.signal(signal.SIGINT, _leave)
-    from console import cli  # noqa: PLC0415 - not before the handler is there
+    from console import cli, interrupts  # noqa: PLC0415 - not before the handler is there
 
     if heeded:
+        interrupts.heed_lost_interrupts()
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         cli.main()

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_SECONDS = 0.05
+
+
+def heed_lost_interrupts() -> None:
+    """
+    See to it that a Ctrl-C gets through at whichever moment it comes.
+
+    Python drops what is raised while an object is collected, with a trace on the screen. A Ctrl-C
+    that meets such a moment is pressed again a moment later.
+    """
+    before = sys.unraisablehook
+
+    def look(lost: sys.UnraisableHookArgs) -> None:
+        if lost.exc_type is KeyboardInterrupt:
+            # A timer of the system's own: what was interrupted may hold any lock.
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        else:
+            before(lost)
+
+    signal.signal(signal.SIGALRM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    sys.unraisablehook = look
 
 
 @contextmanager

@@ -8,9 +8,6 @@ from functools import cache
 from workers import conclusion, oauth_rules, reply_rules
 from workers.verdict import Action, Remedy, Verdict
 
-BY_HAND = "by-hand"
-"""Reason under which a person parked a mailbox; only a person resumes it."""
-
 _MISCONFIGURED = conclusion.misconfigured("").rule
 
 _REFUSED_AT_AUTH = frozenset(

@@ -19,6 +19,7 @@ from models.clouds import resolve
 from models.database import read, write
 from models.errors import Conflict, CredentialRejected, NotFound
 from models.lane_park import concerned
+from models.lookups import BY_HAND
 from models.mailboxes import MailboxEntry
 from models.redis_keys import RedisKeys
 from models.senders import Sender
@@ -217,7 +218,7 @@ def park(context: Context, address: str, *, text: str, actor: str) -> MailboxEnt
             conn,
             mailbox_id=entry.id,
             scope="mailbox",
-            reason=park_causes.BY_HAND,
+            reason=BY_HAND,
             meaning=text or "Somebody parked it by hand.",
             next_step=f"When it may send again: `alertpost mailboxes resume {entry.address}`.",
             answer="",

@@ -12,7 +12,7 @@ from models.clock import utc_now
 from models.database import now
 from models.errors import NotFound
 from models.lifecycle import State
-from models.lookups import MAILBOX
+from models.lookups import BY_HAND, MAILBOX
 from models.moves import DELIVERY, in_state
 from models.severity import Severity
 
@@ -274,6 +274,8 @@ def _cause(delivery: DeliveryStanding) -> str:
 
 
 def _because(reason: str | None) -> str:
+    if reason == BY_HAND:
+        return ", by hand"
     return f" because of {reason}" if reason else ""
 
 

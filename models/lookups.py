@@ -15,6 +15,9 @@ APP = METADATA.tables["app_registration"]
 TENANT = METADATA.tables["tenant"]
 MAILBOX = METADATA.tables["mailbox"]
 
+BY_HAND = "by-hand"
+"""Reason under which a person parked a mailbox; only a person resumes it."""
+
 REMOVED = "removed"
 """Reason under which a mailbox is parked that was removed but whose deliveries are kept."""
 

@@ -61,7 +61,11 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # a query, as the word is common elsewhere.
     (re.compile(rf"""(?i)((?:{_KEY_NAMES})\\?["']?\s*[=:]\s*\\?["']?)(?!\[|\*)[^\s"'&,;}}\\]+"""),
      rf"\1{REDACTED}"),
-    (re.compile(r"([?&](?:code|state)=)(?!\[)[^&\s\"']+"), rf"\1{REDACTED}"),
+    (
+        # The number of an error in a link of Microsoft's is not one that buys a token.
+        re.compile(r"([?&](?:code|state)=)(?!\[|[0-9]{1,9}(?![^&\s\"'.,;)]))[^&\s\"']+"),
+        rf"\1{REDACTED}",
+    ),
 )  # fmt: skip
 # What every pattern needs; most values hold none of it and are done after this one look.
 _SUSPECT = re.compile(

@@ -114,11 +114,11 @@ def consent_page(
         for_tenant: The organisation's name if consent is for all of its users.
     """
     items = "\n".join(_permission(permission) for permission in permissions)
-    whom = f"on behalf of <strong>{escape(for_tenant)}</strong>" if for_tenant else ""
+    whom = f" on behalf of <strong>{escape(for_tenant)}</strong>" if for_tenant else ""
     return _page(
         "Permissions requested",
         f"""<p class="brand">{escape(account)}</p>
-<p><strong>{escape(app_name)}</strong> would like to {whom}:</p>
+<p><strong>{escape(app_name)}</strong> would like to{whom}:</p>
 <ul>{items}</ul>
 <form method="post" action="{escape(action)}">
 <input type="hidden" name="transaction" value="{escape(transaction)}">

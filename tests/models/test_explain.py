@@ -46,6 +46,11 @@ CASES = {
             "off. Next step: Switch it on. One mail tries whether it is solved at 12:05:00 UTC"
         ),
     ),
+    "parked by hand": (
+        WAITING,
+        replace(READY, parked_at=EARLIER, park_reason="by-hand", park_meaning="Moving house."),
+        "which is parked since 11:50:00 UTC, by hand. Moving house.",
+    ),
     "paused": (
         WAITING,
         replace(READY, paused_until=LATER, pause_reason="concurrent-connections"),

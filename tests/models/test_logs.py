@@ -290,6 +290,11 @@ def test_a_numeric_password_is_redacted() -> None:
         ("client_secret=abc&grant_type=x", "client_secret=[redacted]&grant_type=x"),
         ('{"refresh_token": "abc", "x": 1}', '{"refresh_token": "[redacted]", "x": 1}'),
         ("{'password': 'abc'}", "{'password': '[redacted]'}"),
+        (
+            "See https://login.microsoftonline.com/error?code=7000222.",
+            "See https://login.microsoftonline.com/error?code=7000222.",
+        ),
+        ("GET /?code=123456789x HTTP", "GET /?code=[redacted] HTTP"),
         ("GET /callback?code=abc&state=def HTTP", "GET /callback?code=[redacted]&state=[redacted] HTTP"),
         ("postgresql://app:p@ss:w@db.example/x", "postgresql://app:***@db.example/x"),
         ("redis://:pw@127.0.0.1:1/0", "redis://:***@127.0.0.1:1/0"),
