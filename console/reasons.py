@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from models.quota import EXTERNAL, RECIPIENTS
 from workers import oauth_rules, reply_rules
 from workers.verdict import Remedy, Verdict
 
@@ -48,6 +49,16 @@ _OWN = {
     ),
     "misconfigured": Meaning(
         "The set-up of its mailbox cannot work.", "Mend it with `alertpost tenants edit`."
+    ),
+    RECIPIENTS: Meaning(
+        "The recipients that its account may reach in 24 hours are used up.",
+        "Nothing to do; it goes on by itself as the 24 hours slide. Fewer recipients, or a second "
+        "mailbox, make room.",
+    ),
+    EXTERNAL: Meaning(
+        "The external recipients that its tenant may reach in 24 hours are used up.",
+        "Nothing to do; it goes on by itself as the 24 hours slide. Alerts to the tenant's own "
+        "domains are not held up.",
     ),
     "recipients-deferred": Meaning(
         "Some recipients were put off by the server; the others got their mail.",

@@ -56,6 +56,14 @@ class utc_not_before(FunctionElement[Any]):  # noqa: N801 - as above
     name = "utc_not_before"
 
 
+class utc_bucket_end(FunctionElement[Any]):  # noqa: N801 - as above
+    """The end of the bucket in which ``utc_now`` lies, of buckets of so many seconds since 1970."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+    name = "utc_bucket_end"
+
+
 @compiles(utc_now, "sqlite")
 def _now_sqlite(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:  # noqa: ARG001
     # The percent signs are safe: SQLite's driver takes question marks.
@@ -91,3 +99,20 @@ def _not_before_postgresql(element: utc_not_before, compiler: SQLCompiler, **kw:
     # GREATEST passes over NULL.
     moment = compiler.process(element.clauses, **kw)
     return f"greatest(statement_timestamp(), {moment})"
+
+
+@compiles(utc_bucket_end, "sqlite")
+def _bucket_end_sqlite(element: utc_bucket_end, compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    since = "((julianday('now') - 2440587.5) * 86400.0)"
+    return (
+        f"strftime({_SQLITE_FORM}, (cast({since} / {seconds} as integer) + 1) * {seconds}, "
+        "'unixepoch')"
+    )
+
+
+@compiles(utc_bucket_end, "postgresql")
+def _bucket_end_postgresql(element: utc_bucket_end, compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    since = "extract(epoch from statement_timestamp())"
+    return f"to_timestamp((floor({since} / {seconds}) + 1) * {seconds})"

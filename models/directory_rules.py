@@ -34,6 +34,7 @@ _MAX_HOST = 255
 _MAX_DOMAIN = 100
 _SMALLEST_MAIL = 10_000
 _LARGEST_MAIL = 157_286_400
+_MOST_LICENCES = 10_000_000
 
 
 def slug(value: str) -> str:
@@ -180,6 +181,27 @@ def max_message_bytes(value: int) -> int:
     return value
 
 
+def licences(value: int) -> int:
+    """Return a number of paid mail licences."""
+    if not 0 < value <= _MOST_LICENCES:
+        raise ConfigurationError(
+            f"licences {value}: give the paid mail licences, 1 to {_MOST_LICENCES:,}; a tenant "
+            "that has none is a trial"
+        )
+    return value
+
+
+def accepted_domains(value: Sequence[str]) -> list[str]:
+    """Return the domains whose recipients are internal, in lower case."""
+    domains = sorted({domain.strip().lower().removeprefix("@") for domain in value})
+    for domain in domains:
+        if len(domain) > _MAX_DOMAIN or not _DOMAIN.fullmatch(domain):
+            raise ConfigurationError(
+                f"accepted domain {domain!r}: give a domain such as contoso.com"
+            )
+    return domains
+
+
 def tenant_name(value: str) -> str:
     """Return a customer's name as people read it."""
     value = value.strip()
@@ -243,7 +265,8 @@ def display_name(value: str) -> str:
 def auth_user(value: str) -> str:
     """Return the user that authenticates where it is not the mailbox itself."""
     try:
-        return parse_address(value).spec
+        # In lower case: recipients are counted by it, and Exchange does not tell the cases apart.
+        return parse_address(value).spec.lower()
     except ValueError as error:
         raise ConfigurationError(
             f"authenticating user: the address {error}; for a shared mailbox give the user "

@@ -14,10 +14,18 @@ from models.errors import NotFound
 from models.lifecycle import State
 from models.lookups import BY_HAND, MAILBOX
 from models.moves import DELIVERY, in_state
+from models.quota import EXTERNAL, RECIPIENTS
 from models.severity import Severity
 
 PER_MINUTE = 30
 """Mails that Exchange takes from one mailbox in a minute."""
+
+QUOTA_WORDS = {
+    RECIPIENTS: "there is no room for it in the recipients that its account may reach in 24 hours",
+    EXTERNAL: "there is no room for it in the external recipients that its tenant may reach in "
+    "24 hours",
+}
+"""Reasons that are no answer of a server, so that nothing will be tried "again"."""
 
 _SECONDS_A_MINUTE = 60
 _MINUTES_AN_HOUR = 60
@@ -192,10 +200,9 @@ def _queued(delivery: DeliveryStanding, mailbox: MailboxStanding, now: datetime)
     elif delivery.due_at > now:
         sentence = _not_due(delivery, now)
     elif mailbox.paused_until is not None and mailbox.paused_until > now:
-        sentence = (
-            f"Waits until {_moment(mailbox.paused_until, now)}: the mailbox pauses"
-            f"{_because(mailbox.pause_reason)}."
-        )
+        why = QUOTA_WORDS.get(mailbox.pause_reason or "")
+        why = why or f"the mailbox pauses{_because(mailbox.pause_reason)}"
+        sentence = f"Waits until {_moment(mailbox.paused_until, now)}: {why}."
     elif delivery.ahead:
         others = "one other" if delivery.ahead == 1 else f"{delivery.ahead} others"
         sentence = (
@@ -228,6 +235,9 @@ def _not_due(delivery: DeliveryStanding, now: datetime) -> str:
     moment = _moment(delivery.due_at, now)
     if not delivery.attempts and delivery.reason is None:
         return f"Waits until {moment}, because the alert asked not to be sent before."
+    words = QUOTA_WORDS.get(delivery.reason or "")
+    if words:
+        return f"Waits until {moment}: {words}."
     tries = {0: "a try that does not count", 1: "1 counted try"}.get(
         delivery.attempts, f"{delivery.attempts} counted tries"
     )

@@ -26,9 +26,10 @@ from models.lane_recent import Recent, recent_submissions
 from models.lane_recover import recover
 from models.lane_settle import settle
 from models.lane_sweep import Sweep, cancel, expire, sweep
+from models.quota_claim import Granted, claim_within
 
 __all__ = [
-    "AttemptRecord", "Claimed", "Outcome", "Recent", "Scope", "Sweep", "cancel", "claim", "due",
+    "AttemptRecord", "Claimed", "Granted", "Outcome", "Recent", "Scope", "Sweep", "cancel", "claim", "claim_within", "due",
     "expire", "give_back", "leave_probe", "park", "pause", "recent_submissions", "recover", "renew",
     "resume", "resume_scope", "settle", "sweep", "take_probe", "unpause",
 ]  # fmt: skip

@@ -54,6 +54,7 @@ class Claimed:
     payload_encrypted: bytes
     refused: dict[str, str]
     taken: dict[str, str]
+    recipients: list[str]
 
 
 _RETURNED = [_D[name] for name in Claimed.__dataclass_fields__]

@@ -12,6 +12,7 @@ from sqlalchemy.types import TypeEngine
 from models.batches import plain
 from models.ids import uuid7
 from models.lifecycle import Transition
+from models.quota import Spent
 
 _REPLY_LIMIT = 4000
 """Characters kept of a reply; real ones have a few hundred."""
@@ -54,6 +55,8 @@ class Outcome:
     taken: dict[str, str] | None = None
     """Recipients that got the mail while others were put off, each with the reply."""
     attempt: AttemptRecord | None = None
+    spent: Spent | None = None
+    """What it counts towards the day's limits: the recipients that have it, or may have it."""
 
 
 OUTCOME_COLUMNS: dict[str, TypeEngine[Any]] = {

@@ -30,6 +30,8 @@ from models.lane_outcome import AttemptRecord, Outcome
 from models.lane_settle import record_attempts
 from models.lifecycle import GIVE_UP, RECOVER, State, Transition
 from models.moves import DELIVERY, in_state, move
+from models.quota import DayLimits
+from models.quota_counts import spend_abandoned
 from models.stages import Stage
 from models.tables import METADATA
 
@@ -69,14 +71,20 @@ class Finding:
     """Why it is dead; None: it is queued again."""
 
 
-def recover(conn: Connection, *, claim_limit: int = 3, most: int = 5000) -> tuple[int, int, bool]:
+def recover(
+    conn: Connection,
+    *,
+    claim_limit: int = 3,
+    most: int = 5000,
+    bucket_seconds: float = DayLimits().bucket_seconds,
+) -> tuple[int, int, bool]:
     """
     Take back claims that were not renewed in time.
 
     A visit works strictly in the order of the lane, so of all that it held only the first can
     have been on its way: that one is ``uncertain``, counts a claim and gets an attempt, because
-    it may have taken a permit, which pacing must be able to learn again. The others are
-    untouched.
+    it may have taken a permit, which pacing must be able to learn again, and its recipients
+    count as reached. The others are untouched.
 
     Returns:
         How many are queued again, how many are dead, and whether there are more.
@@ -89,7 +97,11 @@ def recover(conn: Connection, *, claim_limit: int = 3, most: int = 5000) -> tupl
     dead = [finding for finding in findings if finding.reason is not None]
     recovered = _take_back(conn, RECOVER, back)
     buried = _take_back(conn, GIVE_UP, dead)
-    record_attempts(conn, [_attempt(finding) for finding in findings if finding.in_hand])
+    in_hand = [finding for finding in findings if finding.in_hand]
+    record_attempts(conn, [_attempt(finding) for finding in in_hand])
+    spend_abandoned(
+        conn, [finding.abandoned.id for finding in in_hand], bucket_seconds=bucket_seconds
+    )
     return recovered, buried, len(rows) >= most
 
 

@@ -32,6 +32,7 @@ from models.errors import LifecycleError
 from models.lane_outcome import OUTCOME_COLUMNS, Outcome, as_row
 from models.lifecycle import ACCEPT, ACCEPT_LATE, State, Transition
 from models.moves import DELIVERY, in_state, known_by_key
+from models.quota_counts import spend
 from models.tables import METADATA
 
 _ATTEMPT = METADATA.tables["attempt"]
@@ -63,6 +64,7 @@ def settle(conn: Connection, outcomes: Sequence[Outcome]) -> list[bool]:
             landed = _settle_group(conn, transition, [outcomes[index] for index in group])
             for index in group:
                 changed[index] = outcomes[index].delivery_id in landed
+    spend(conn, (outcome.spent for outcome in outcomes))
     return changed
 
 

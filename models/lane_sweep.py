@@ -28,6 +28,8 @@ from models.lane_due import due
 from models.lane_recover import recover
 from models.lifecycle import CANCEL, EXPIRE, State
 from models.moves import DELIVERY, in_state, move
+from models.quota import DayLimits
+from models.quota_counts import prune
 
 EXPIRED = "expired"
 """Reason of a delivery that waited past its deadline."""
@@ -57,7 +59,13 @@ class Sweep:
     """There was more to do than one sweep does: sweep again soon."""
 
 
-def sweep(conn: Connection, *, claim_limit: int = 3, most: int = MOST_AT_ONCE) -> Sweep:
+def sweep(
+    conn: Connection,
+    *,
+    claim_limit: int = 3,
+    most: int = MOST_AT_ONCE,
+    bucket_seconds: float = DayLimits().bucket_seconds,
+) -> Sweep:
     """
     Do all of a sweep in one transaction; see ``recover``, ``expire`` and ``due``.
 
@@ -65,9 +73,13 @@ def sweep(conn: Connection, *, claim_limit: int = 3, most: int = MOST_AT_ONCE) -
         conn: A transaction that may write.
         claim_limit: A delivery in hand at so many deaths of a worker is dead itself.
         most: Take back at most so many claims and expire at most so many deliveries.
+        bucket_seconds: How finely recipients are counted, see ``quota``.
     """
-    recovered, buried, more_claims = recover(conn, claim_limit=claim_limit, most=most)
+    recovered, buried, more_claims = recover(
+        conn, claim_limit=claim_limit, most=most, bucket_seconds=bucket_seconds
+    )
     expired = expire(conn, most=most)
+    prune(conn)
     lanes, probes = due(conn)
     return Sweep(
         due=lanes,

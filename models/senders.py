@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from models.clouds import Cloud, resolve
 from models.grants import APP_ONLY, GRANT
 from models.lookups import APP, MAILBOX, TENANT
+from models.quota import external_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Sender:
         uncertain_policy: ``resend`` or ``hold``.
         max_message_bytes: None: the limit of the settings.
         connected: Whether there is a grant to send under.
+        external_limit: External recipients a day of the tenant; None: they are not counted.
         grant_version: 0 where there is no grant.
     """
 
@@ -58,7 +60,9 @@ class Sender:
     resume_count: int
     probe_at: datetime | None
     paused_until: datetime | None
+    pause_reason: str | None
     pause_count: int
+    external_limit: int | None
     grant_id: UUID | None
     grant_kind: str | None
     grant_version: int
@@ -129,7 +133,10 @@ _JOINED = (
         MAILBOX.c.resume_count,
         MAILBOX.c.probe_at,
         MAILBOX.c.paused_until,
+        MAILBOX.c.pause_reason,
         MAILBOX.c.pause_count,
+        TENANT.c.licences,
+        TENANT.c.trial,
         GRANT.c.id.label("grant_id"),
         GRANT.c.kind.label("grant_kind"),
         GRANT.c.version.label("grant_version"),
@@ -174,7 +181,9 @@ def _sender(row: Any) -> Sender:
         resume_count=row.resume_count,
         probe_at=row.probe_at,
         paused_until=row.paused_until,
+        pause_reason=row.pause_reason,
         pause_count=row.pause_count,
+        external_limit=external_limit(licences=row.licences, trial=row.trial),
         grant_id=row.grant_id,
         grant_kind=row.grant_kind,
         grant_version=row.grant_version or 0,

@@ -37,6 +37,7 @@ from pydantic_settings import (
 )
 
 from models.errors import ConfigurationError, VaultError
+from models.quota import DayLimits
 from models.vault import parse_key
 
 if TYPE_CHECKING:
@@ -155,11 +156,28 @@ class PacingSettings(_Group):
     """Permits of a window that only criticals may take."""
     slot_seconds: Annotated[float, Field(ge=1, le=3600)] = 20.0
     """After so long without renewal the slot of a dead visit is free again."""
+    recipients_per_day: Annotated[int, Field(ge=0)] = 10_000
+    """Recipients of one authenticating account in any 24 hours; 0: Exchange counts alone."""
+    recipients_critical_reserve: Annotated[int, Field(ge=0)] = 100
+    """So many of these only criticals may use."""
+    day_seconds: Annotated[float, Field(ge=1, le=86_400)] = 86_400.0
+    """Length of the day in which recipients count."""
+
+    @property
+    def day_limits(self) -> DayLimits:
+        """What ``models.quota`` needs of these."""
+        return DayLimits(
+            recipients=self.recipients_per_day,
+            critical_reserve=self.recipients_critical_reserve,
+            window_seconds=self.day_seconds,
+        )
 
     @model_validator(mode="after")
     def _leave_some(self) -> Self:
         if self.critical_reserve >= self.messages_per_window:
             raise ValueError("critical_reserve must be smaller than messages_per_window")
+        if 0 < self.recipients_per_day <= self.recipients_critical_reserve:
+            raise ValueError("recipients_critical_reserve must be smaller than recipients_per_day")
         return self
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, DateTime, Index, LargeBinary, Text, text
+from sqlalchemy import JSON, DateTime, Index, LargeBinary, Text, false, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
@@ -94,6 +94,12 @@ class Tenant(SQLModel, table=True):
     uncertain_policy: str = Field(default="resend", max_length=10)
     """What becomes of a mail whose fate is unknown: ``resend`` or ``hold``."""
     max_message_bytes: int | None = None
+    licences: int | None = None
+    """Paid mail licences, from which the limit of external recipients follows; None: no limit."""
+    trial: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    """A tenant without paid licences, which has a limit of its own."""
+    accepted_domains: list[str] | None = Field(default=None, sa_type=JSON)
+    """Domains whose recipients are internal; None: those of its mailboxes."""
     created_at: datetime = _created()
 
 
@@ -107,7 +113,7 @@ class Mailbox(SQLModel, table=True):
     address: str = Field(unique=True, max_length=320)
     """Lower case; the envelope sender and, unless ``auth_user`` says otherwise, the AUTH user."""
     display_name: str | None = Field(default=None, max_length=200)
-    auth_user: str | None = Field(default=None, max_length=320)
+    auth_user: str | None = Field(default=None, max_length=320, index=True)
     is_default: bool = False
     """Takes the tenant's alerts that name no mailbox; at most one a tenant."""
     connected_at: datetime | None = _time(nullable=True)
@@ -165,6 +171,10 @@ class Delivery(SQLModel, table=True):
         ),
         Index(
             "ix_delivery_claimed", "claimed_by", "claimed_until",
+            sqlite_where=text("state = 'sending'"), postgresql_where=text("state = 'sending'"),
+        ),
+        Index(
+            "ix_delivery_in_hand", "mailbox_id",
             sqlite_where=text("state = 'sending'"), postgresql_where=text("state = 'sending'"),
         ),
         Index(
@@ -255,6 +265,21 @@ class Attempt(SQLModel, table=True):
     refused: dict[str, str] | None = Field(default=None, sa_type=JSON)
 
 
+class RecipientCount(SQLModel, table=True):
+    """Recipients that one account, or one tenant's external ones, reached within a short time."""
+
+    __tablename__ = "recipient_count"
+    __table_args__ = (Index("ix_recipient_count_ends_at", "ends_at"),)
+
+    subject: str = Field(primary_key=True, max_length=330)
+    """The account that authenticates, or ``quota.tenant_subject``."""
+    ends_at: datetime = Field(sa_type=UtcDateTime, primary_key=True)
+    """Everything counted here was sent before this moment."""
+    writer: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    """PostgreSQL's process that counted it: of two transactions none waits for the other."""
+    recipients: int
+
+
 class AuditEntry(SQLModel, table=True):
     """Who did what, when and why."""
 
@@ -276,5 +301,5 @@ METADATA = SQLModel.metadata
 
 __all__ = [
     "METADATA", "AppRegistration", "Attempt", "AuditEntry", "Delivery", "Grant", "Mailbox",
-    "Tenant", "UtcDateTime",
+    "RecipientCount", "Tenant", "UtcDateTime",
 ]  # fmt: skip

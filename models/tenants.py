@@ -21,6 +21,7 @@ from models.lifecycle import State
 from models.lookups import APP, MAILBOX, TENANT, app_id, live_mailbox, tenant_id
 from models.mailboxes import Removal, retire
 from models.moves import DELIVERY
+from models.quota import external_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,9 @@ class TenantEntry:
     Attributes:
         mailboxes: How many it has.
         connected: How many of these have a grant.
+        licences: Paid mail licences, from which the limit of external recipients follows.
+        trial: It has none, and a limit of its own.
+        accepted_domains: Whose recipients are internal; None: those of its mailboxes.
         parked: How many of these wait for a person.
         waiting: Deliveries that are queued or being sent.
     """
@@ -51,6 +55,9 @@ class TenantEntry:
     notify: dict[str, list[str]]
     uncertain_policy: str
     max_message_bytes: int | None
+    licences: int | None
+    trial: bool
+    accepted_domains: list[str] | None
     mailboxes: int
     connected: int
     parked: int
@@ -74,6 +81,9 @@ class TenantChanges(TypedDict, total=False):
     notify: Mapping[str, Sequence[str]]
     uncertain_policy: str
     max_message_bytes: int | None
+    licences: int | None
+    trial: bool
+    accepted_domains: Sequence[str] | None
 
 
 class TenantOptions(TypedDict, total=False):
@@ -90,6 +100,9 @@ class TenantOptions(TypedDict, total=False):
     notify: Mapping[str, Sequence[str]]
     uncertain_policy: str
     max_message_bytes: int | None
+    licences: int | None
+    trial: bool
+    accepted_domains: Sequence[str] | None
 
 
 _CHECKS: dict[str, Any] = {
@@ -104,8 +117,13 @@ _CHECKS: dict[str, Any] = {
     "notify": rules.notify,
     "uncertain_policy": rules.uncertain_policy,
     "max_message_bytes": rules.max_message_bytes,
+    "licences": rules.licences,
+    "trial": bool,
+    "accepted_domains": rules.accepted_domains,
 }
-_REQUIRED = frozenset({"name", "directory_id", "app", "cloud", "notify", "uncertain_policy"})
+_REQUIRED = frozenset(
+    {"name", "directory_id", "app", "cloud", "notify", "uncertain_policy", "trial"}
+)
 _CONSENT = frozenset({"client_id", "authority", "oidc_authority", "cloud", "directory_id"})
 """What a consent holds for: MSAL keeps tokens by client id and authority."""
 
@@ -288,7 +306,7 @@ def _listing() -> Any:
                 for name in (
                     "id", "slug", "name", "directory_id", "cloud", "authority", "oidc_authority",
                     "smtp_host", "smtp_port", "ca_file", "scope", "notify", "uncertain_policy",
-                    "max_message_bytes", "created_at",
+                    "max_message_bytes", "licences", "trial", "accepted_domains", "created_at",
                 )
             ),
             APP.c.name.label("app"),
@@ -302,6 +320,11 @@ def _listing() -> Any:
         .outerjoin(boxes, boxes.c.tenant_id == TENANT.c.id)
         .outerjoin(waiting, waiting.c.key == TENANT.c.id)
     )  # fmt: skip
+
+
+def external_in_force(entry: TenantEntry) -> int | None:
+    """Return how many external recipients a tenant may reach in 24 hours; None: not counted."""
+    return external_limit(licences=entry.licences, trial=entry.trial)
 
 
 def _entry(row: Any) -> TenantEntry:

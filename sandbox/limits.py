@@ -65,7 +65,7 @@ class Violation(NamedTuple):
 
     Attributes:
         kind: ``message_rate``, ``connections``, ``recipients_per_day``, ``recipients_per_message``,
-            ``message_size`` or ``lock_out``.
+            ``external_recipients_per_day``, ``message_size`` or ``lock_out``.
         mailbox: Whose limit.
         time: By the server's clock.
         detail: What came, and what would have been right.

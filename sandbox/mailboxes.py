@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sandbox.limits import Limits, Violation
@@ -33,11 +33,43 @@ class Organisation:
         tenant_id: As in its tokens.
         smtp_auth: SMTP AUTH for all its mailboxes that do not say otherwise.
         conditional_access: A policy refuses this client's sign-in.
+        accepted_domains: Its own; recipients elsewhere are external.
+        external_recipients_per_day: Beyond it Exchange takes a mail and bounces it afterwards;
+            that counts as a violation. None means no limit.
+        trial: Has no paid licences, which the bounce tells.
     """
 
     tenant_id: str
     smtp_auth: bool = True
     conditional_access: bool = False
+    accepted_domains: frozenset[str] = frozenset()
+    external_recipients_per_day: int | None = None
+    trial: bool = False
+    max_external_in_day: int = 0
+    """Most external recipients ever reached within any one day."""
+    _day: deque[tuple[float, int]] = field(default_factory=deque)
+    _day_recipients: int = 0
+
+    def reach(self, recipients: Iterable[str], now: float, *, day_seconds: float) -> str:
+        """
+        Count a mail's external recipients; return what is wrong with their number, if anything.
+
+        What is bounced does not count: nobody outside was reached.
+        """
+        allowed = self.external_recipients_per_day
+        if allowed is None:
+            return ""
+        domains = (address.rpartition("@")[2].lower() for address in recipients)
+        outside = sum(domain not in self.accepted_domains for domain in domains)
+        while self._day and self._day[0][0] + day_seconds <= now:
+            self._day_recipients -= self._day.popleft()[1]
+        total = self._day_recipients + outside
+        if outside and total > allowed:
+            return f"{total} external recipients, {allowed} allowed"
+        self._day.append((now, outside))
+        self._day_recipients = total
+        self.max_external_in_day = max(self.max_external_in_day, total)
+        return ""
 
 
 class Submission(NamedTuple):
@@ -69,6 +101,7 @@ class Mailbox:
         outbox: What it handed in.
         violations: Kind to number.
         max_sent_in_window: Most mails ever accepted within any one window.
+        max_recipients_in_day: Most recipients ever reached within any one day.
         max_connections: Most authenticated connections ever open or asked for at once.
     """
 
@@ -98,6 +131,7 @@ class Mailbox:
         self.outbox = Outbox(store.shelf, keep_records=store.keep_records)
         self.violations: Counter[str] = Counter()
         self.max_sent_in_window = 0
+        self.max_recipients_in_day = 0
         self.max_connections = 0
         self._store = store
         self._connections: list[object] = []
@@ -293,13 +327,23 @@ class Mailbox:
         if self.limits.recipients_per_day is not None:
             self._day.append((now, len(mail.recipients)))
             self._day_recipients += len(mail.recipients)
+            self.max_recipients_in_day = max(self.max_recipients_in_day, self._day_recipients)
         self.used_bytes += mail.size
+        organisation = self.organisation
+        excess = organisation.reach(mail.recipients, now, day_seconds=self.limits.day_seconds)
+        bounce = _later_bounce(mail)
+        if excess:
+            self._violate("external_recipients_per_day", excess)
+            bounce = bounce or (
+                "trial_external_limit" if organisation.trial else "tenant_external_limit"
+            )
         record = self._record(
             mail,
             self._store.next_sequence(),
             now,
             self._delivery_time(now),
             answered=answered,
+            later_bounce=bounce,
         )
         self.outbox.put(record, mail.raw)
         return record
@@ -325,6 +369,7 @@ class Mailbox:
         delivered_at: float,
         *,
         answered: bool,
+        later_bounce: str = "",
     ) -> MailRecord:
         headers = mail.headers
         assigned = headers.message_id
@@ -343,7 +388,7 @@ class Mailbox:
             headers.alert_id,
             headers.subject,
             answered,
-            _later_bounce(mail),
+            later_bounce,
         )
 
     def _violate(self, kind: str, detail: str) -> None:

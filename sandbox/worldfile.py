@@ -87,6 +87,8 @@ class TenantSpec(_Strict):
     strict_rotation: bool = False
     user_consent_allowed: bool = True
     smtp_auth: bool = True
+    external_recipients_per_day: int | None = None
+    trial: bool = False
 
 
 class SecretSpec(_Strict):
@@ -236,7 +238,11 @@ def add_tenant(world: World, spec: TenantSpec) -> Directory:
             user_consent_allowed=spec.user_consent_allowed,
         )
     )
-    world.mailboxes.organisation(directory.tenant_id).smtp_auth = spec.smtp_auth
+    organisation = world.mailboxes.organisation(directory.tenant_id)
+    organisation.smtp_auth = spec.smtp_auth
+    organisation.accepted_domains = frozenset(domain.lower() for domain in domains)
+    organisation.external_recipients_per_day = spec.external_recipients_per_day
+    organisation.trial = spec.trial
     users = spec.users
     if users is None:
         users = (

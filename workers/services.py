@@ -109,6 +109,7 @@ class Services:
             wake=self.wake_many,
             settings=settings.sweep,
             worker=self.worker,
+            bucket_seconds=settings.pacing.day_limits.bucket_seconds,
         )
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from uuid import UUID
 
 import redis.asyncio
@@ -13,6 +14,7 @@ from redis.exceptions import RedisError
 
 from models import lane
 from models.errors import AlertpostError, StoreUnavailable
+from models.quota import DayLimits
 from models.redis_keys import RedisKeys
 from models.settings import SweepSettings
 from workers.recorder import Recorder
@@ -32,6 +34,7 @@ class Sweeper:
         wake: Callable[[Sequence[tuple[UUID, bool]]], Awaitable[None]],
         settings: SweepSettings,
         worker: str,
+        bucket_seconds: float = DayLimits().bucket_seconds,
     ) -> None:
         self._redis = redis
         self._lock = keys.sweep_lock
@@ -39,6 +42,7 @@ class Sweeper:
         self._wake = wake
         self._interval_seconds = settings.interval_seconds
         self._worker = worker
+        self._bucket_seconds = bucket_seconds
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sweep until told to stop; an outage of Redis or SQL is waited out."""
@@ -68,7 +72,9 @@ class Sweeper:
     async def _sweep(self) -> None:
         more = True
         while more:
-            swept = await self._recorder.run(lane.sweep)
+            swept = await self._recorder.run(
+                partial(lane.sweep, bucket_seconds=self._bucket_seconds)
+            )
             more = swept.more
             await self._wake(swept.due)
             if swept.recovered or swept.buried or swept.expired:

@@ -17,7 +17,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -40,6 +40,7 @@ from models.errors import (
 )
 from models.lane_park import concerned
 from models.lifecycle import GIVE_UP, RETRY
+from models.quota import RECIPIENTS, charge
 from models.repeats import repeats
 from models.severity import Severity
 from models.stages import Stage
@@ -56,6 +57,7 @@ from workers.smtp_session import Envelope, SmtpSession, Submitted, open_session
 from workers.verdict import Action, Verdict
 
 if TYPE_CHECKING:
+    from models.quota import Spent
     from models.senders import Sender
     from workers.pacing import Entry
     from workers.services import Services
@@ -227,6 +229,7 @@ class _Visit:
         self._probing = False
         self._alarm_ms: float | None = None
         self._clock_ahead = timedelta(0)
+        self._accepted_domains: frozenset[str] | None = None
         self._broken = False
         # Until when, on the monotonic clock, claims and slot are certainly still ours.
         self._submitting = False
@@ -352,33 +355,63 @@ class _Visit:
 
         def look(
             connection: Connection,
-        ) -> tuple[Sender | None, bool, list[lane.Claimed], datetime | None]:
+        ) -> tuple[Sender | None, bool, lane.Granted, datetime | None]:
             sender = senders.sender(connection, self._mailbox_id)
             if sender is None or not sender.connected:
-                return sender, False, [], None
+                return sender, False, lane.Granted(), None
             probing = sender.parked_at is not None and lane.take_probe(
                 connection, mailbox_id=self._mailbox_id, again_seconds=PROBE_SECONDS
             )
-            claims = lane.claim(
+            granted = lane.claim_within(
                 connection,
-                mailbox_id=self._mailbox_id,
+                sender=sender,
+                limits=self._services.settings.pacing.day_limits,
                 claimed_by=self._visit_id,
                 limit=1 if probing else limit,
                 lease_seconds=settings.claim_seconds,
                 only_critical=only_critical,
                 probing=probing,
             )
-            if probing and not claims:
+            if probing and not granted.claims:
                 lane.leave_probe(connection, mailbox_id=self._mailbox_id)
-            timed = any(claimed.expires_at is not None for claimed in claims)
-            return sender, probing, claims, database.now(connection) if timed else None
+            timed = any(claimed.expires_at is not None for claimed in granted.claims)
+            return sender, probing, granted, database.now(connection) if timed else None
 
         self._claims_until = time.monotonic() + settings.claim_seconds
-        self._sender, self._probing, claims, now = await self._services.recorder.run(look)
+        self._sender, self._probing, granted, now = await self._services.recorder.run(look)
         if now is not None:
             self._clock_ahead = now - self._services.now()
-        self._claims.extend(claims)
-        return bool(claims)
+        self._claims.extend(granted.claims)
+        self._accepted_domains = granted.domains
+        self._wait_for_room(granted)
+        return bool(granted.claims)
+
+    def _wait_for_room(self, granted: lane.Granted) -> None:
+        """Look again when the day's limits have room for what was put off."""
+        if granted.wait_seconds is None:
+            return
+        self._alarm_in(granted.wait_seconds * 1000)
+        if granted.paused:
+            log.warning(
+                "mailbox_paused",
+                mailbox_id=str(self._mailbox_id),
+                scope="mailbox",
+                reason=RECIPIENTS,
+                seconds=round(granted.wait_seconds, 1),
+            )
+
+    def _spent(self, addresses: Sequence[str]) -> Spent | None:
+        """Say what a mail counts towards the day's limits that these have, or may have."""
+        sender = self._sender
+        if sender is None:
+            return None
+        return charge(
+            addresses,
+            account=sender.auth_user,
+            tenant_id=sender.tenant_id,
+            accepted_domains=self._accepted_domains,
+            bucket_seconds=self._services.settings.pacing.day_limits.bucket_seconds,
+        )
 
     def _may_send(self) -> bool:
         """
@@ -642,6 +675,7 @@ class _Visit:
                 outcome=outcome.transition.target.value,
                 duration_ms=round(seconds * 1000, 1),
             )
+        outcome = replace(outcome, spent=self._spent(taken))
         if outcome.transition is RETRY:
             self._alarm_in((outcome.delay_seconds or 0) * 1000)
         await self._settle(delivery, outcome)
@@ -696,6 +730,10 @@ class _Visit:
             seconds=seconds,
             took_permit=took_permit,
         )
+        if outcome.uncertain:
+            served = {*delivery.refused, *delivery.taken}
+            left = [address for address in delivery.recipients if address not in served]
+            outcome = replace(outcome, spent=self._spent(left))
         log.info(
             "delivery_attempt",
             tenant_id=str(delivery.tenant_id),

@@ -69,9 +69,27 @@ Uncertain = Annotated[
 MaxBytes = Annotated[
     int | None, typer.Option(metavar="N", help="Largest mail, if not the settings' own limit.")
 ]
+Licences = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Paid mail licences: external recipients are kept below 500 × N^0.7 + 9500 a day.",
+    ),
+]
+Trial = Annotated[
+    bool | None,
+    typer.Option("--trial/--no-trial", help="A trial tenant: 5,000 external recipients a day."),
+]
+AcceptedDomain = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DOMAIN",
+        help="Its recipients are internal; repeatable. Default: the domains of its mailboxes.",
+    ),
+]
 _RESETTABLE = (
     "authority", "oidc-authority", "smtp-host", "smtp-port", "ca-file", "scope",
-    "max-message-bytes",
+    "max-message-bytes", "licences", "accepted-domains",
 )  # fmt: skip
 
 
@@ -104,6 +122,9 @@ def add(
     name: Name = None,
     uncertain: Uncertain = None,
     max_message_bytes: MaxBytes = None,
+    licences: Licences = None,
+    trial: Trial = None,
+    accepted_domain: AcceptedDomain = None,
     who: As = None,
 ) -> None:
     """Add a customer, and the app registration that it trusts."""
@@ -121,6 +142,9 @@ def add(
         scope=scope,
         uncertain_policy=uncertain,
         max_message_bytes=max_message_bytes,
+        licences=licences,
+        trial=trial,
+        accepted_domains=accepted_domain or None,
         notify=verbs.notification_lists(notify) if notify else None,
     )
     with opened() as context:
@@ -168,6 +192,9 @@ def edit(
     name: Name = None,
     uncertain: Uncertain = None,
     max_message_bytes: MaxBytes = None,
+    licences: Licences = None,
+    trial: Trial = None,
+    accepted_domain: AcceptedDomain = None,
     reset: Annotated[
         list[str] | None,
         typer.Option(
@@ -200,6 +227,9 @@ def edit(
         scope=scope,
         uncertain_policy=uncertain,
         max_message_bytes=max_message_bytes,
+        licences=licences,
+        trial=trial,
+        accepted_domains=accepted_domain or None,
         notify=verbs.notification_lists(notify) if notify else None,
     ) | _cleared(reset or [])
     with opened() as context:
@@ -270,11 +300,21 @@ def show(slug: Slug, as_json: Json = False) -> None:
             "notify": entry.notify or "nobody",
             "uncertain": entry.uncertain_policy,
             "largest mail": entry.max_message_bytes,
+            "external recipients a day": _external(entry),
             "mailboxes": [f"{box.address} ({box.standing})" for box in boxes] or "none",
             "waiting": entry.waiting,
             "added": entry.created_at,
         }
     )
+
+
+def _external(entry: tenants.TenantEntry) -> str:
+    limit = tenants.external_in_force(entry)
+    if limit is None:
+        return "not counted (set --licences or --trial)"
+    source = "trial" if entry.trial else f"{entry.licences} licences"
+    domains = ", ".join(entry.accepted_domains or []) or "the domains of its mailboxes"
+    return f"{limit:,} ({source}); internal: {domains}"
 
 
 @app.command("remove")
