@@ -29,7 +29,8 @@ from models.lane_sweep import Sweep, cancel, expire, sweep
 from models.quota_claim import Granted, claim_within
 
 __all__ = [
-    "AttemptRecord", "Claimed", "Granted", "Outcome", "Recent", "Scope", "Sweep", "cancel", "claim", "claim_within", "due",
-    "expire", "give_back", "leave_probe", "park", "pause", "recent_submissions", "recover", "renew",
-    "resume", "resume_scope", "settle", "sweep", "take_probe", "unpause",
+    "AttemptRecord", "Claimed", "Granted", "Outcome", "Recent", "Scope", "Sweep", "cancel", "claim",
+    "claim_within", "due", "expire", "give_back", "leave_probe", "park", "pause",
+    "recent_submissions", "recover", "renew", "resume", "resume_scope", "settle", "sweep",
+    "take_probe", "unpause",
 ]  # fmt: skip

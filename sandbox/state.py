@@ -139,6 +139,9 @@ def restore(world: World, state: State) -> None:
         organisation = store.organisation(tenant.directory.tenant_id)
         organisation.smtp_auth = tenant.organisation.smtp_auth
         organisation.conditional_access = tenant.organisation.conditional_access
+        organisation.accepted_domains = tenant.organisation.accepted_domains
+        organisation.external_recipients_per_day = tenant.organisation.external_recipients_per_day
+        organisation.trial = tenant.organisation.trial
     for mailbox in state.mailboxes:
         store.add(**{each.name: getattr(mailbox, each.name) for each in fields(KeptMailbox)})
     for app in state.apps:
