@@ -131,20 +131,24 @@ def test_old_counts_go(engine: Engine) -> None:
 
 
 def test_in_hand_counts(engine: Engine) -> None:
-    """What is claimed counts until it is settled, for the account that authenticates."""
+    """What is claimed counts until it is settled, in all lanes of the account."""
     world = world_rows(engine, mailboxes=2)
     delivery_rows(engine, world, 2, recipients=["x@y.com", "z@y.com"])
+    delivery_rows(engine, world, 1, recipients=["x@y.com"], mailbox_id=world.mailbox_ids[1])
     with write(engine) as conn:
         conn.execute(update(MAILBOX).values(auth_user="shared@y.com"))
         claims = lane.claim(
             conn, mailbox_id=world.mailbox_id, claimed_by="v1", limit=5, lease_seconds=20
         )
+        lane.claim(
+            conn, mailbox_id=world.mailbox_ids[1], claimed_by="v2", limit=5, lease_seconds=20
+        )
         before = quota_counts.account_usage(conn, "shared@y.com", window_seconds=86_400)
         lane.settle(conn, [accepted(claims[0], Spent({"shared@y.com": 2}, 900.0))])
         after = quota_counts.account_usage(conn, "shared@y.com", window_seconds=86_400)
 
-    assert (before.in_hand, before.total) == (4, 4)
-    assert (after.in_hand, after.total) == (2, 4)
+    assert (before.in_hand, before.total) == (5, 5)
+    assert (after.in_hand, after.total) == (3, 5)
 
 
 def test_a_dead_visit_counts_as_sent(engine: Engine) -> None:

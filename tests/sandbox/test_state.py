@@ -113,7 +113,9 @@ def test_each_field_of_an_app_and_a_mailbox_is_kept(world):
     """Whoever adds a field to a registration or a mailbox must say what a restart does to it."""
     mailbox = world.mailboxes.get(ALERTS)
     public = {name for name in vars(mailbox) if not name.startswith("_")}
-    books = {"outbox", "violations", "max_sent_in_window", "max_connections"}
+    books = {"outbox", "violations", "max_sent_in_window", "max_connections"} | {
+        "max_recipients_in_day"
+    }
 
     assert {f.name for f in fields(state.KeptApp)} == {f.name for f in fields(AppRegistration)}
     assert {f.name for f in fields(state.KeptMailbox)} == (
