@@ -27,6 +27,7 @@ from sqlalchemy import (
     select,
     true,
     union_all,
+    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -36,6 +37,7 @@ from models.lifecycle import State
 from models.lookups import MAILBOX, TENANT, live_mailbox
 from models.moves import DELIVERY, in_state
 from models.quota import (
+    EXTERNAL,
     Bucket,
     Spent,
     Usage,
@@ -140,6 +142,11 @@ def external_usage(
     return Usage([Bucket(_left(end, now, window_seconds), n) for end, n, now in rows], in_hand)
 
 
+def release(conn: Connection, tenant_id: UUID) -> None:
+    """Let what waits for the tenant's external limit be looked at now: the limit has changed."""
+    conn.execute(_RELEASE, {"tenant": tenant_id})
+
+
 def prune(conn: Connection) -> int:
     """Delete counts that no window reaches any more; return how many."""
     return conn.execute(_PRUNE).rowcount
@@ -225,6 +232,12 @@ _ABANDONED = (
     )
     .join(MAILBOX, MAILBOX.c.id == _D.mailbox_id)
     .where(_D.id.in_(bindparam("ids", type_=Uuid(), expanding=True)))
+)
+
+_RELEASE = (
+    update(DELIVERY)
+    .where(in_state(State.QUEUED), _D.tenant_id == _OF_TENANT, _D.reason == EXTERNAL)
+    .values(due_at=utc_now())
 )
 
 _PRUNE = delete(_COUNT).where(_C.ends_at < utc_after(-KEPT_SECONDS))

@@ -22,6 +22,7 @@ from models.lookups import APP, MAILBOX, TENANT, app_id, live_mailbox, tenant_id
 from models.mailboxes import Removal, retire
 from models.moves import DELIVERY
 from models.quota import external_limit
+from models.quota_counts import release
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,8 @@ _CHECKS: dict[str, Any] = {
 _REQUIRED = frozenset(
     {"name", "directory_id", "app", "cloud", "notify", "uncertain_policy", "trial"}
 )
+_EXTERNAL = frozenset({"licences", "trial", "accepted_domains"})
+"""What the limit of external recipients follows from."""
 _CONSENT = frozenset({"client_id", "authority", "oidc_authority", "cloud", "directory_id"})
 """What a consent holds for: MSAL keeps tokens by client id and authority."""
 
@@ -190,6 +193,8 @@ def edit_tenant(
     values = _checked(conn, changes)
     if values:
         conn.execute(update(TENANT).where(TENANT.c.id == before.id).values(values))
+    if values.keys() & _EXTERNAL:
+        release(conn, before.id)
     after = tenant(conn, slug)
     _check_authorities({"authority": after.authority, "oidc_authority": after.oidc_authority})
     changed = sorted(name for name in _CONSENT if getattr(before, name) != getattr(after, name))

@@ -36,6 +36,7 @@ from models.alert import AlertEmail
 from models.database import read, write
 from models.errors import ConfigurationError
 from models.mailboxes import MailboxChanges, MailboxEntry
+from models.quota_counts import account_usage
 from workers.verdict import Action
 
 app = typer.Typer(help="Sender accounts.", no_args_is_help=True, callback=command_logs.set_up)
@@ -325,8 +326,12 @@ def show(address: Address, as_json: Json = False) -> None:
     """Show a mailbox: whether it can send, and what to do if not."""
     with opened() as context, read(context.engine) as conn:
         entry = mailboxes.mailbox(conn, address)
+        day = context.settings.pacing.day_limits
+        used = account_usage(
+            conn, entry.auth_user or entry.address, window_seconds=day.window_seconds
+        ).total
     if as_json:
-        print_json(jsonable(entry))
+        print_json(cast("dict[str, object]", jsonable(entry)) | {"recipients_of_the_day": used})
         return
     print_fields(
         {
@@ -347,6 +352,7 @@ def show(address: Address, as_json: Json = False) -> None:
             "pause reason": _pause_reason(entry),
             "consent": _consent_text(entry),
             "refreshed": entry.refreshed_at,
+            "recipients of 24 hours": f"{used:,} of {day.recipients:,}" if day.recipients else used,
             "waiting": entry.waiting,
             "dead letters": entry.dead,
         }

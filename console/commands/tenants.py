@@ -381,4 +381,5 @@ def _in_force(entry: TenantEntry) -> dict[str, object]:
         "smtp_host": entry.smtp_host or cloud.smtp_host,
         "smtp_port": entry.smtp_port or cloud.smtp_port,
         "scope": asked,
+        "external_recipients_per_day": tenants.external_in_force(entry),
     }

@@ -54,6 +54,27 @@ def test_a_tenant_is_added_with_an_app_of_its_own(cli: Cli) -> None:
     assert cli.sandbox.entra_url in shown.out
 
 
+def test_licences_limit_external_recipients(cli: Cli) -> None:
+    """The limit that follows from the licences, or from a trial, is shown and can be taken back."""
+    cli.add_tenant("contoso", "--licences", "100", "--accepted-domain", "@Contoso.COM")
+
+    shown = cli("tenants", "show", "contoso", "--json").json
+    told = cli("tenants", "show", "contoso").out
+    bad = cli("tenants", "edit", "contoso", "--licences", "0")
+    cli("tenants", "edit", "contoso", "--trial", "--reset", "licences")
+    trial = cli("tenants", "show", "contoso", "--json").json
+    cli("tenants", "edit", "contoso", "--no-trial", "--reset", "accepted-domains")
+    none = cli("tenants", "show", "contoso", "--json").json
+
+    assert shown["in_force"]["external_recipients_per_day"] == 22_059
+    assert shown["accepted_domains"] == ["contoso.com"]
+    assert "22,059" in told
+    assert bad.code == 2
+    assert trial["in_force"]["external_recipients_per_day"] == 5_000
+    assert none["in_force"]["external_recipients_per_day"] is None
+    assert none["accepted_domains"] is None
+
+
 def test_an_administrator_can_allow_the_app_for_all(cli: Cli) -> None:
     """The link that is shown leads through the page of admin consent to the app's address."""
     cli.add_tenant()

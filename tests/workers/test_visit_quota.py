@@ -228,6 +228,13 @@ async def test_inside_goes_on_when_outside_is_used_up(whole: Whole) -> None:
     assert whole.exchange().violations.total() == 0
     assert not [mail for mail in whole.outbox() if mail.later_bounce]
 
+    organisation.external_recipients_per_day = 10_000
+    with write(whole.engine) as conn:
+        tenants.edit_tenant(conn, "contoso", trial=False, licences=1)
+    await drain(whole, lane_id)
+
+    assert whole.count("accepted") == 14
+
 
 async def test_the_box_bounces_what_is_beyond(whole: Whole) -> None:
     """Exchange takes a mail beyond the tenant's limit, counts it, and bounces it afterwards."""
