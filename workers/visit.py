@@ -53,6 +53,7 @@ from workers.oauth_errors import classify_oauth
 from workers.pacing import PacingUnavailable, Waiting
 from workers.replies import classify
 from workers.reply_rules import Failure
+from workers.reply_rules_session import NOT_AUTHENTICATED
 from workers.smtp_session import Envelope, SmtpSession, Submitted, open_session
 from workers.verdict import Action, Verdict
 
@@ -227,6 +228,7 @@ class _Visit:
         self._settling: asyncio.Future[bool] | None = None
         self._permit_held = False
         self._probing = False
+        self._signed_in_for: UUID | None = None
         self._alarm_ms: float | None = None
         self._clock_ahead = timedelta(0)
         self._accepted_domains: frozenset[str] | None = None
@@ -467,13 +469,8 @@ class _Visit:
             submitted = await session.submit(envelope, may_send=self._may_send)
         except SubmissionFailed as failed:
             self._submitting = False
-            if (
-                session.mails > 1
-                and failed.stage == Stage.MAIL
-                and failed.failure == Failure.DISCONNECTED
-            ):
-                # The server hung up between two mails and has heard nothing of this one: the
-                # next turn sends it over a new connection.
+            if self._wants_new_connection(delivery, session, failed):
+                # The next turn sends it over that.
                 self._drop_session()
                 return
             seconds = time.perf_counter() - started
@@ -483,6 +480,23 @@ class _Visit:
             await self._accepted(
                 delivery, submitted, envelope, seconds=time.perf_counter() - started
             )
+
+    def _wants_new_connection(
+        self, delivery: lane.Claimed, session: SmtpSession, failed: SubmissionFailed
+    ) -> bool:
+        """Say whether it was the session's end and not the mail's fault: it costs no attempt."""
+        if failed.stage == Stage.MAIL and failed.failure == Failure.DISCONNECTED:
+            # The server hung up between two mails and has heard nothing of this one.
+            return session.mails > 1
+        if failed.reply_code is None or self._signed_in_for == delivery.id:
+            return False
+        verdict = conclusion.judge(failed, fresh_token=False)
+        if verdict.action is not Action.REAUTH and verdict.rule != NOT_AUTHENTICATED.rule:
+            return False
+        # Its token expired or was revoked; once a mail, or a server that forgets every sign-in
+        # would be asked for ever.
+        self._signed_in_for = delivery.id
+        return True
 
     # -- token and connection ----------------------------------------------------------------
 

@@ -297,3 +297,33 @@ async def test_a_key_that_is_missing_parks_instead_of_losing_mails(whole: Whole)
     await drain(whole, receipt.mailbox_id)
 
     assert whole.row(receipt.delivery_id).state == "accepted"
+
+
+@pytest.mark.parametrize("phase", ["mail", "rcpt", "data", "body"])
+async def test_a_session_that_lost_its_sign_in_costs_one_sign_in_and_no_attempt(
+    whole: Whole, phase: Any
+) -> None:
+    """The token was revoked or expired in mid-session: a new connection, the same mail, no more."""
+    _inject(whole, phase, "not_authenticated", times=1)
+    receipts = send_many(whole, 3)
+    opened = whole.sandbox.exchange.snapshot()["accepted"]
+
+    await visit(whole, receipts[0].mailbox_id)
+
+    assert whole.count("accepted") == 3
+    assert [len(whole.attempts(receipt.delivery_id)) for receipt in receipts] == [1, 1, 1]
+    assert {whole.row(receipt.delivery_id).attempts for receipt in receipts} == {1}
+    assert whole.sandbox.exchange.snapshot()["accepted"] == opened + 2
+
+
+async def test_a_server_that_always_forgets_the_sign_in_parks_the_mailbox(whole: Whole) -> None:
+    """One new sign-in a mail, then the answer counts as any other: nothing goes on for ever."""
+    _inject(whole, "mail", "not_authenticated")
+    receipt = send(whole)
+
+    await visit(whole, receipt.mailbox_id)
+    await asyncio.sleep(0.06)
+    await visit(whole, receipt.mailbox_id)
+
+    assert whole.mailbox(receipt.mailbox_id).park_reason == "not-authenticated-again"
+    assert whole.row(receipt.delivery_id).state == "queued"
