@@ -83,13 +83,14 @@ class Process:
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
         self.asking = False
         """Its last word on a refresh was that it asks."""
+        self.ready = False
         self.save_ms: list[float] = []
         self.refused = 0
 
     def start(self) -> None:
         """Start it."""
         argv = (sys.executable, "-m", "bench.proofs.asking", json.dumps(self._given))
-        self.asking = False
+        self.asking = self.ready = False
         self._process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -110,6 +111,7 @@ class Process:
                     self.asking = False
                     self.refused += 1
                 case None:
+                    self.ready = True
                     self._said.put(said)
 
     def tell(self, **order: Any) -> None:

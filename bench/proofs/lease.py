@@ -23,6 +23,7 @@ from bench.proofs.told import Claim
 from console.stage import Stage
 
 PROCESSES = 4
+AIMED_SHARE = 0.33
 SHORT_SECONDS = 2
 LONG_SECONDS = 3600
 STRICT_LEASE = {"lock_seconds": 1.0, "request_timeout_seconds": 0.8, "minimum_left_seconds": 1.0}
@@ -155,14 +156,14 @@ def strict_rotation(
             for one in askers.all:
                 one.tell(do="churn")
             troubles: dict[str, Callable[[], None]] = {
-                "kill": lambda: _kill(chance.choice(askers.all), storm),
-                "freeze": lambda: _freeze(chance.choice(askers.all), storm, chance),
+                "kill": lambda: _kill(_victim(askers, chance), storm),
+                "freeze": lambda: _freeze(_victim(askers, chance), storm, chance),
                 "flush": lambda: _flush(stage, storm),
             }
             while (done := _successes(stage)) < refreshes:
                 if time.monotonic() - began > LONGEST_SECONDS:
                     break
-                time.sleep(chance.uniform(0.1, 0.9))
+                time.sleep(chance.uniform(0.05, 0.5))
                 troubles[chance.choice(kinds.split())]()
                 _see_to_the_grant(stage, askers, storm)
             time.sleep(STRICT_LEASE["lock_seconds"] * 2)
@@ -180,7 +181,7 @@ def strict_rotation(
             "freezes": storm.freezes,
             "freezes_within": storm.freezes_within,
             "flushes": storm.flushes,
-            "lost": storm.lost,
+            "grants_lost": storm.lost,
             "unexplained": storm.unexplained,
             "commit_ms_p50": round(median(saves), 1),
             "commit_ms_p99": round(saves[int(len(saves) * 0.99) - 1], 1),
@@ -193,13 +194,26 @@ def strict_rotation(
 LONGEST_SECONDS = 240.0
 
 
+def _victim(askers: Askers, chance: random.Random) -> Process:
+    """Choose whom to strike: a third of the time somebody who is just refreshing."""
+    ready = [one for one in askers.all if one.ready] or askers.all
+    if chance.random() < AIMED_SHARE:
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            for one in ready:
+                if one.asking:
+                    return one
+            time.sleep(0.0005)
+    return chance.choice(ready)
+
+
 def _kill(process: Process, storm: _Storm) -> None:
     storm.kills += 1
     within = process.kill()
     storm.kills_within += within
     storm.blamed |= within
     process.start()
-    process.wait_for("ready")
+    # It is read once it is ready; the others need not wait for that.
     process.tell(do="churn")
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bench.proofs import lease
+from bench.proofs import lease, limits, schedules
 from bench.proofs.told import Claim
 from console.output import out
 from models import logs
@@ -34,10 +34,22 @@ def _rotation(given: argparse.Namespace) -> Iterator[Claim]:
     return lease.strict_rotation(refreshes=given.scaled(500), seed=given.seed)
 
 
+def _limits(given: argparse.Namespace) -> Iterator[Claim]:
+    return limits.never_above(seconds=max(20.0, 150.0 * given.scale), seed=given.seed)
+
+
+def _schedules(given: argparse.Namespace) -> Iterator[Claim]:
+    return schedules.schedules(
+        deliveries=given.scaled(100_000), seconds=220.0 * given.scale, seed=given.seed
+    )
+
+
 PROOFS: dict[str, Callable[[argparse.Namespace], Iterator[Claim]]] = {
     "one-request": _one_request,
     "refresh-ahead": _ahead,
     "rotation": _rotation,
+    "limits": _limits,
+    "schedules": _schedules,
 }
 
 
