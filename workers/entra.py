@@ -15,6 +15,7 @@ that this file works around:
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -101,7 +102,9 @@ class Entra:
     def __init__(self, *, ca_file: str, timeout_seconds: float) -> None:
         self._http = EntraHttp(ca_file=ca_file, timeout_seconds=timeout_seconds)
 
-    def refresh(self, sender: Sender, credential: Credential, cache: str) -> Tokens:
+    def refresh(
+        self, sender: Sender, credential: Credential, cache: str, post_until: float = math.inf
+    ) -> Tokens:
         """
         Redeem the grant's refresh token for another access token.
 
@@ -109,9 +112,11 @@ class Entra:
             sender: Whose token.
             credential: The app's.
             cache: The grant's token cache as ``Tokens.cache`` gave it.
+            post_until: After this moment of ``time.monotonic`` the token is not presented.
 
         Raises:
             CredentialRejected: The grant or the credential is not accepted; a person has to act.
+            PostedTooLate: That moment has passed.
             TokenUnavailable: Not now.
         """
         store = msal.SerializableTokenCache()
@@ -121,7 +126,7 @@ class Entra:
             raise CredentialRejected(
                 "invalid_grant", description="the grant cannot be read: connect the mailbox again"
             ) from error
-        http = self._http.call()
+        http = self._http.call(post_until=post_until)
         application = self._application(sender, credential, store, http)
         accounts = application.get_accounts()
         if not accounts:

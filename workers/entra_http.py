@@ -8,6 +8,7 @@ here, before MSAL sees it: MSAL would hide the status, and log pages of proxies 
 from __future__ import annotations
 
 import json
+import math
 import ssl
 import threading
 import time
@@ -42,6 +43,10 @@ _OK = 200
 _BAD_REQUEST = 400
 
 
+class PostedTooLate(TokenUnavailable):  # noqa: N818 - reads as what it is
+    """What gave the right to ask may be another's by now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An HTTP answer, as far as MSAL reads one."""
@@ -69,9 +74,14 @@ class EntraHttp:
         self._lock = threading.Lock()
         self._sessions = threading.local()
 
-    def call(self) -> EntraCall:
-        """Give MSAL's ``http_client`` for one call."""
-        return EntraCall(self)
+    def call(self, *, post_until: float = math.inf) -> EntraCall:
+        """
+        Give MSAL's ``http_client`` for one call.
+
+        Args:
+            post_until: After this moment of ``time.monotonic`` nothing is posted any more.
+        """
+        return EntraCall(self, post_until)
 
     def session(self) -> requests.Session:
         """
@@ -114,8 +124,9 @@ class EntraCall:
         refusal: The last answer's JSON, if it was a refusal; MSAL hides it at some steps.
     """
 
-    def __init__(self, http: EntraHttp) -> None:
+    def __init__(self, http: EntraHttp, post_until: float) -> None:
         self._http = http
+        self._post_until = post_until
         self.status: int | None = None
         self.refusal: dict[str, Any] = {}
 
@@ -124,9 +135,12 @@ class EntraCall:
         Post a form.
 
         Raises:
+            PostedTooLate: The moment has passed; nothing was posted.
             TokenUnavailable: Not now.
             ConfigurationError: The CA file cannot be used.
         """
+        if time.monotonic() > self._post_until:
+            raise PostedTooLate("too late to ask", retry_after_seconds=UNAVAILABLE_RETRY_SECONDS)
         answer = self._ask("POST", url, **request)
         if not self._is_json(answer):
             raise _unavailable(answer)

@@ -43,6 +43,7 @@ from models.senders import Sender
 from models.settings import LeaseSettings
 from models.vault import Vault, grant_context
 from workers.entra import Entra, Tokens
+from workers.entra_http import PostedTooLate
 from workers.lease_board import Failure, LeaseBoard, Notice, Published
 from workers.recorder import Recorder
 
@@ -369,14 +370,18 @@ class TokenLeases:
                 raise refusal
             used = (grant.id, grant.version)
             refused = None
+            asked = time.monotonic()
             try:
                 await lock.reacquire()
             except LockError as error:
                 # Whoever has it by now may have published a token.
                 raise _LockLost from error
-            asked = time.monotonic()
+            # The lock must last until the answer is here.
+            until = asked + self._settings.lock_seconds - self._settings.request_timeout_seconds
             try:
-                tokens = await self._ask_entra(sender, grant, credential)
+                tokens = await self._ask_entra(sender, grant, credential, until)
+            except PostedTooLate as late:
+                raise _LockLost from late
             except CredentialRejected as error:
                 refused = error
                 continue
@@ -402,7 +407,11 @@ class TokenLeases:
             raise ConfigurationError(str(error)) from error
 
     async def _ask_entra(
-        self, sender: Sender, grant: grants.StoredGrant, credential: Credential
+        self,
+        sender: Sender,
+        grant: grants.StoredGrant,
+        credential: Credential,
+        post_until: float,
     ) -> Tokens:
         entra = self._entra(sender.ca_file)
         run = asyncio.get_running_loop().run_in_executor
@@ -415,7 +424,7 @@ class TokenLeases:
             cache = grants.open_cache(self._vault, grant) or ""
         except VaultError as error:
             raise ConfigurationError(str(error)) from error
-        return await run(self._threads, entra.refresh, sender, credential, cache)
+        return await run(self._threads, entra.refresh, sender, credential, cache, post_until)
 
     async def _save(self, grant: grants.StoredGrant, tokens: Tokens) -> int | None:
         """

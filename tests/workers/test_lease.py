@@ -558,6 +558,33 @@ async def test_a_holder_that_slept_past_its_lock_overwrites_nothing(field: Field
     assert field.refresh_token() == kept
 
 
+@with_settings(lock_seconds=1.5, request_timeout_seconds=0.7)
+async def test_a_holder_that_slept_before_it_asked_presents_nothing(field: Field) -> None:
+    """Its lock is another's by then, and its refresh token may have been used: it looks again."""
+    field.directory.strict_rotation = True
+    sleeper, other = field.workers[0], field.workers[1]
+    awake = asyncio.Event()
+
+    class Asleep:
+        """Stands still between taking the lock and asking."""
+
+        def refresh(self, *given: Any) -> Any:
+            asyncio.run_coroutine_threadsafe(awake.wait(), loop).result(10)
+            return entra.refresh(*given)
+
+    loop = asyncio.get_running_loop()
+    entra = Entra(ca_file=str(field.whole.sandbox.ca_file), timeout_seconds=5)
+    sleeper.leases._entra = lambda _: Asleep()  # type: ignore[assignment,return-value]
+    late = asyncio.create_task(sleeper.leases.get(field.sender()))
+    await field.waiting(field.keys.refresh_lock(field.mailbox_id))
+    lease = await other.leases.get(field.sender())
+    awake.set()
+
+    assert (await late).token == lease.token
+    assert field.asked == 1
+    assert field.world.ledger.aadsts_answers == 0
+
+
 async def test_a_grant_that_another_rotated_is_not_called_rejected(field: Field) -> None:
     """Entra refuses the old refresh token; who presented it reads again and finds the new one."""
     field.directory.strict_rotation = True
