@@ -8,7 +8,7 @@ DEV    := $(VENV)/.installed-dev
 ROOMS  := models producers workers console sandbox
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos format lock clean
+.PHONY: help demo test lint bench chaos proofs format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ bench: $(DEV)  ## Measure, beside the bare limit, and print the tables
 
 chaos: $(DEV)  ## Break everything at random and count what is lost: ARGS="--rounds 100 --seed N"
 	@$(BIN)/python -m bench.chaos.run $(ARGS)
+
+proofs: $(DEV)  ## Prove the promises at their stated size: ARGS="--only rotation --seed N"
+	@$(BIN)/python -m bench.proofs.run $(ARGS)
 
 format: $(DEV)  ## Format the code
 	@$(BIN)/ruff format .

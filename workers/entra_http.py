@@ -43,7 +43,7 @@ _OK = 200
 _BAD_REQUEST = 400
 
 
-class PostedTooLate(TokenUnavailable):  # noqa: N818 - reads as what it is
+class PostedTooLate(TokenUnavailable):
     """What gave the right to ask may be another's by now."""
 
 

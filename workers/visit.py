@@ -74,6 +74,10 @@ WAITING_SECONDS = 2.0
 PROBE_SECONDS = 600.0
 """Within which the answer to a probe is there, or its worker is dead and another may probe."""
 
+SLOW_SECONDS = 0.25
+FAIR_SECONDS = 1.0
+"""Where a mail takes longer than the first, no more are claimed than can be sent in the second."""
+
 MOST_TOKENS = 3
 """Tokens that are tried at AUTH: our own copy, the one that others share, a new one."""
 
@@ -228,6 +232,7 @@ class _Visit:
         self._settling: asyncio.Future[bool] | None = None
         self._permit_held = False
         self._probing = False
+        self._batch = services.settings.visit.claim_batch
         self._signed_in_for: UUID | None = None
         self._alarm_ms: float | None = None
         self._clock_ahead = timedelta(0)
@@ -351,7 +356,7 @@ class _Visit:
         """Claim no more than there are permits for; with the normal ones used up, criticals."""
         settings = self._services.settings.visit
         only_critical = entry.permits == 0
-        limit = min(entry.permits or entry.critical_permits, settings.claim_batch)
+        limit = min(entry.permits or entry.critical_permits, self._batch)
         if not limit:
             return False
 
@@ -693,9 +698,24 @@ class _Visit:
         if outcome.transition is RETRY:
             self._alarm_in((outcome.delay_seconds or 0) * 1000)
         await self._settle(delivery, outcome)
+        if seconds > SLOW_SECONDS:
+            await self._share_out(seconds)
         sender = self._sender
         if sender is not None and (self._probing or sender.parked_at or sender.pause_count):
             await self._resume()
+
+    async def _share_out(self, seconds: float) -> None:
+        """Leave to another connection what a slow server would keep waiting in our hands."""
+        self._batch = max(1, int(FAIR_SECONDS / seconds))
+        ids = [claimed.id for claimed in list(self._claims)[self._batch :]]
+        if not ids:
+            return
+        await self._settled()
+        await self._services.recorder.run(
+            partial(lane.give_back, claimed_by=self._visit_id, ids=ids)
+        )
+        self._claims = deque(list(self._claims)[: self._batch])
+        await self._services.wake(self._mailbox_id, critical=False)
 
     async def _fail(
         self,

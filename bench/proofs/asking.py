@@ -1,7 +1,7 @@
 """
 One process that wants tokens: a worker's leases without its visits, told what to do line by line.
 
-It says ``asking`` before a refresh is put to Entra and ``saved`` once the new grant is committed, so
+It says ``asking`` before Entra is asked and ``saved`` once the new grant is committed, so
 that whoever kills it knows whether it died in between.
 """
 

@@ -1,4 +1,4 @@
-"""What the proofs of the lease stand on: a stage with one mailbox, and processes that want tokens."""
+"""What the proofs of the lease stand on: a stage with one mailbox, processes that want tokens."""
 
 from __future__ import annotations
 

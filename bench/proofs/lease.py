@@ -24,6 +24,8 @@ from console.stage import Stage
 
 PROCESSES = 4
 AIMED_SHARE = 0.33
+PROGRESS_SECONDS = 8.0
+LONGEST_SECONDS = 300.0
 SHORT_SECONDS = 2
 LONG_SECONDS = 3600
 STRICT_LEASE = {"lock_seconds": 1.0, "request_timeout_seconds": 0.8, "minimum_left_seconds": 1.0}
@@ -55,19 +57,19 @@ class Endpoint:
 ENDPOINTS = (
     Endpoint("at once", (), 1),
     Endpoint("after 10 s", ({"kind": "slow", "seconds": 10, "remaining": 1},), 1),
-    Endpoint(
-        "503 twice", ({"kind": "unavailable", "remaining": 2, "retry_after_seconds": 2},), 3
-    ),
+    Endpoint("503 twice", ({"kind": "unavailable", "remaining": 2, "retry_after_seconds": 2},), 3),
     Endpoint("429, 3 s", ({"kind": "throttled", "remaining": 1, "retry_after_seconds": 3},), 2),
 )
 
 
-def one_request(*, callers: int, endpoints: tuple[Endpoint, ...] = ENDPOINTS) -> Iterator[Claim]:
-    """Let callers at four processes find their lease expired, all at once."""
+def one_request(
+    *, callers: int, endpoints: tuple[Endpoint, ...] = ENDPOINTS, processes: int = PROCESSES
+) -> Iterator[Claim]:
+    """Let callers at several processes find their lease expired, all at once."""
     with ground() as stage:
         for endpoint in endpoints:
             # New processes each time: the copies that these keep last for an hour.
-            with Askers(stage, PROCESSES) as askers:
+            with Askers(stage, processes) as askers:
                 yield _one_request(stage, askers, endpoint, callers)
 
 
@@ -80,7 +82,7 @@ def _one_request(stage: Stage, askers: Askers, endpoint: Endpoint, callers: int)
     stage.sandbox.tell("POST", "/reset")
     for fault in endpoint.faults:
         stage.sandbox.tell("POST", "/faults/entra", fault | {"grant_type": "refresh_token"})
-    said = askers.tell_all(do="storm", callers=callers // PROCESSES)
+    said = askers.tell_all(do="storm", callers=callers // len(askers.all))
     served = sum(one["served"] for one in said)
     asked = _requests(stage)
     tokens = {token for one in said for token in one["tokens"]}
@@ -144,7 +146,12 @@ class _Storm:
 
 
 def strict_rotation(
-    *, refreshes: int, seed: int, database_url: str = "", kinds: str = "kill freeze flush"
+    *,
+    refreshes: int,
+    seed: int,
+    database_url: str = "",
+    kinds: str = "kill freeze flush",
+    processes: int = PROCESSES,
 ) -> Iterator[Claim]:
     """Refresh at a provider that revokes a grant whose refresh token is presented twice."""
     chance = random.Random(seed)
@@ -152,7 +159,7 @@ def strict_rotation(
     with ground(database_url=database_url, lease=STRICT_LEASE) as stage:
         stage.sandbox.tell("PATCH", f"/tenants/{SLUG}", {"strict_rotation": True})
         began = time.monotonic()
-        with Askers(stage, PROCESSES) as askers:
+        with Askers(stage, processes) as askers:
             for one in askers.all:
                 one.tell(do="churn")
             troubles: dict[str, Callable[[], None]] = {
@@ -160,10 +167,9 @@ def strict_rotation(
                 "freeze": lambda: _freeze(_victim(askers, chance), storm, chance),
                 "flush": lambda: _flush(stage, storm),
             }
-            while (done := _successes(stage)) < refreshes:
-                if time.monotonic() - began > LONGEST_SECONDS:
-                    break
-                time.sleep(chance.uniform(0.05, 0.5))
+            done = 0
+            while done < refreshes and time.monotonic() - began < LONGEST_SECONDS:
+                done = _progress(stage, done + chance.randint(1, 12))
                 troubles[chance.choice(kinds.split())]()
                 _see_to_the_grant(stage, askers, storm)
             time.sleep(STRICT_LEASE["lock_seconds"] * 2)
@@ -191,7 +197,12 @@ def strict_rotation(
     )
 
 
-LONGEST_SECONDS = 240.0
+def _progress(stage: Stage, wanted: int) -> int:
+    """Wait until there were so many refreshes, or it takes too long; gives how many there were."""
+    until = time.monotonic() + PROGRESS_SECONDS
+    while (done := _successes(stage)) < wanted and time.monotonic() < until:
+        time.sleep(0.01)
+    return done
 
 
 def _victim(askers: Askers, chance: random.Random) -> Process:
@@ -255,5 +266,3 @@ def _quiet(askers: Askers) -> Iterator[None]:
     time.sleep(1.0)
     for one in askers.all:
         one.refused = 0
-
-

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from bench.chaos.servers import Postgresql
 from bench.proofs import lease, limits, schedules
 from bench.proofs.told import Claim
 from console.output import out
@@ -39,9 +40,15 @@ def _limits(given: argparse.Namespace) -> Iterator[Claim]:
 
 
 def _schedules(given: argparse.Namespace) -> Iterator[Claim]:
-    return schedules.schedules(
-        deliveries=given.scaled(100_000), seconds=220.0 * given.scale, seed=given.seed
-    )
+    with Postgresql() as server:
+        yield from schedules.schedules(
+            database_url=server.database(),
+            deliveries=given.scaled(100_000),
+            # So that each mailbox has as much to send in a second, whatever the size.
+            mailboxes=round(100 * given.scale**0.5),
+            seconds=220.0 * given.scale**0.5,
+            seed=given.seed,
+        )
 
 
 PROOFS: dict[str, Callable[[argparse.Namespace], Iterator[Claim]]] = {
@@ -76,9 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _show(claim)
         out.print(f"    {name} took {time.monotonic() - begun:.0f} s", highlight=False)
     if given.json is not None:
-        told = [
-            {"claim": c.name, "bound": c.bound, "holds": c.holds} | c.figures for c in claims
-        ]
+        told = [{"claim": c.name, "bound": c.bound, "holds": c.holds} | c.figures for c in claims]
         given.json.write_text(json.dumps({"seed": given.seed, "claims": told}, indent=2) + "\n")
     broken = sum(not claim.holds for claim in claims)
     out.print(f"{len(claims)} claims, {broken} broken, seed {given.seed}", highlight=False)

@@ -117,7 +117,9 @@ class _Play:
     def run(self, deliveries: int) -> None:
         """Hand in, misbehave, park."""
         chance, stage = self._chance, self._stage
-        kinds = {slug: chance.choice(("storm", "stream", "stream", "quiet")) for slug in stage.slugs}
+        kinds = {
+            slug: chance.choice(("storm", "stream", "stream", "quiet")) for slug in stage.slugs
+        }
         slow = {"name": "slow", "phase": "body", "behaviour": "slow", "seconds": 0.0,
                 "jitter_seconds": 0.03}  # fmt: skip
         stage.sandbox.tell("POST", "/faults/exchange", slow)
@@ -129,7 +131,7 @@ class _Play:
             wanted = chance.uniform(0.5, 1.5) * per_tick
             while len(alerts) < wanted:
                 slug = chance.choice(stage.slugs)
-                most = {"storm": 300, "stream": 15, "quiet": 1}[kinds[slug]]
+                most = {"storm": 120, "stream": 15, "quiet": 1}[kinds[slug]]
                 alerts += (_alert(chance, slug) for _ in range(chance.randint(1, most)))
             stage.producer.enqueue_many(alerts)
             self.enqueued += len(alerts)
@@ -157,7 +159,9 @@ class _Play:
             slug = chance.choice(stage.slugs)
             if slug not in parked:
                 address = f"alerts@{slug}.example"
-                stage.sandbox.tell("POST", f"/users/{address}/revoke", {"recall_access_tokens": True})
+                stage.sandbox.tell(
+                    "POST", f"/users/{address}/revoke", {"recall_access_tokens": True}
+                )
                 parked[slug] = time.time()
         for slug, since in list(parked.items()):
             if time.time() - since > 5:
@@ -183,9 +187,7 @@ class _Play:
         """Count what is queued or in hand."""
         with read(self._stage.engine) as connection:
             return int(
-                connection.execute(
-                    select(func.count()).where(_D.state.in_(_OPEN))
-                ).scalar_one()
+                connection.execute(select(func.count()).where(_D.state.in_(_OPEN))).scalar_one()
             )
 
     def pauses(self, directory: Path) -> int:

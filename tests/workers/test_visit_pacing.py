@@ -125,6 +125,21 @@ async def test_a_critical_has_a_slot_while_others_hold_theirs(whole: Whole) -> N
     assert whole.exchange().violations.total() == 0
 
 
+async def test_a_slow_server_gets_a_second_connection(whole: Whole) -> None:
+    """What one visit has claimed does not wait in its hands while permits and a slot are free."""
+    whole.sandbox.exchange.inject(Fault("slow", "body", Slow(0.4)))
+    lane_id = send_many(whole, 8)[0].mailbox_id
+    began = asyncio.get_running_loop().time()
+    async with listening(whole.settings, whole.services.visits):
+        await whole.services.wake(lane_id, critical=False)
+        await whole.until(lambda: whole.count("accepted") == 8)
+
+    assert whole.exchange().max_connections == 2
+    assert asyncio.get_running_loop().time() - began < 8 * 0.4
+    assert whole.exchange().violations.total() == 0
+    assert not whole.exchange().outbox.duplicate_message_ids()
+
+
 async def test_what_is_late_in_the_queue_is_never_sent(whole: Whole) -> None:
     """An alert whose time is over before anybody looks expires."""
     soon = datetime.now(UTC) + timedelta(seconds=0.3)
