@@ -269,7 +269,8 @@ def _look(
             waits[mailbox_id],
             tries[mailbox_id],
             rests[mailbox_id],
-            limit=pacing.messages_per_window,
+            # Each connection may hold a permit that no try shows yet.
+            limit=pacing.messages_per_window - pacing.connections_per_mailbox,
             reserve=pacing.critical_reserve,
             window=window,
             least=LEAST_SECONDS,
