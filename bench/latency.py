@@ -11,7 +11,7 @@ import redis
 from sqlalchemy import select
 
 from bench.deliveries import alert, stage
-from bench.table import percentile, show
+from bench.table import show, waits_in_ms
 from console.stage import Stage
 from models.database import read
 from models.redis_keys import RedisKeys
@@ -64,13 +64,7 @@ def measure(*, first: int, further: int) -> dict[str, Any]:
         cold = one_after_the_other(given, given.slugs, forget_tokens=True)
         warm = one_after_the_other(given, [given.slugs[0]] * (further + 5))[5:]
     told = {
-        name: {
-            "p50_ms": round(percentile(values, 0.50), 1),
-            "p95_ms": round(percentile(values, 0.95), 1),
-            "p99_ms": round(percentile(values, 0.99), 1),
-            "max_ms": round(max(values), 1),
-            "samples": len(values),
-        }
+        name: waits_in_ms(values)
         for name, values in (("nothing_open", cold), ("connection_open", warm))
     }
     show(

@@ -59,6 +59,17 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def waits_in_ms(values: Sequence[float]) -> dict[str, float]:
+    """Give the percentiles of waits in ms."""
+    return {
+        "p50_ms": round(percentile(values, 0.50), 1),
+        "p95_ms": round(percentile(values, 0.95), 1),
+        "p99_ms": round(percentile(values, 0.99), 1),
+        "max_ms": round(max(values), 1),
+        "samples": len(values),
+    }
+
+
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table with a heading; numbers stand at the right."""
     out.print(f"\n[bold]{title}[/bold]")
