@@ -66,7 +66,11 @@ def crowd(
             Path(directory), slugs, limits=limits, database_url=database_url, settings=settings
         ) as given,
     ):
-        _fill(given, Path(directory) / "sandbox" / "signing.key", size if with_tokens is None else with_tokens)
+        _fill(
+            given,
+            Path(directory) / "sandbox" / "signing.key",
+            size if with_tokens is None else with_tokens,
+        )
         yield given
 
 

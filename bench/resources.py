@@ -40,6 +40,4 @@ class Resources:
     @property
     def cpu_seconds(self) -> float:
         """CPU since the making, user and system."""
-        return sum(
-            seconds - self._before.get(pid, 0.0) for pid, seconds in self._seconds.items()
-        )
+        return sum(seconds - self._before.get(pid, 0.0) for pid, seconds in self._seconds.items())

@@ -96,9 +96,7 @@ def quiet(given: Stage, slugs: Sequence[str], *, seconds: float) -> list[float]:
         time.sleep(0.1)
         accepted = settled_at(given, list(called))
     late = datetime.now(UTC)
-    return [
-        1000 * (accepted.get(key, late).timestamp() - moment) for key, moment in called.items()
-    ]
+    return [1000 * (accepted.get(key, late).timestamp() - moment) for key, moment in called.items()]
 
 
 def measure(*, seconds: float, storm: int, database_url: str, name: str) -> dict[str, Any]:
@@ -161,4 +159,3 @@ def _in_storm(given: Stage, storms: int, each: int, *, seconds: float) -> list[f
     if pourer.exitcode:
         raise RuntimeError("the storm's producer failed")
     return waits
-

@@ -47,7 +47,9 @@ def measure(*, windows: int) -> dict[str, Any]:
         shares: list[float] = []
         bursts: list[float] = []
         for slug in given.slugs:
-            moments = [mail["time"] for mail in given.sandbox.ask(f"/outbox?mailbox={address(slug)}")]
+            moments = [
+                mail["time"] for mail in given.sandbox.ask(f"/outbox?mailbox={address(slug)}")
+            ]
             end = moments[0] + windows * WINDOW_SECONDS
             shares.append(sum(moment < end for moment in moments) / (windows * MAY_SEND))
             bursts.append(moments[MAY_SEND - 1] - moments[0])
