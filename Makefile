@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
+PEERS  := $(VENV)-bench
 ROOMS  := models producers workers console sandbox
 
 .DEFAULT_GOAL := help
@@ -25,7 +26,8 @@ lint: $(DEV)  ## Check style, types and the arrows between rooms
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-bench: $(DEV)  ## Measure, beside the bare limit, and print the tables
+bench: $(DEV)  ## Measure, beside the bare limit and what people use today: ARGS="--quick --only storm"
+	@$(MAKE) --no-print-directory $(PEERS)/.installed || echo "The peers cannot be installed; their rows will say so."
 	@$(BIN)/python -m bench.run $(ARGS)
 
 chaos: $(DEV)  ## Break everything at random and count what is lost: ARGS="--rounds 100 --seed N"
@@ -42,9 +44,10 @@ lock: $(DEV)  ## Pin the dependencies anew
 	@$(PYTHON) -m pip show uv >/dev/null 2>&1 || $(BIN)/python -m pip install -q uv
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -c requirements-dev.lock -o requirements.lock
+	uv pip compile --group bench --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -c requirements-dev.lock -o requirements-bench.lock
 
 clean:  ## Remove what was installed; ./var stays
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(PEERS) build *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -61,4 +64,10 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
 $(DEV): requirements-dev.lock $(STAMP)
 	@echo "Installing the pinned development dependencies (hashes checked) …"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
+	@touch $@
+
+$(PEERS)/.installed: requirements-bench.lock
+	@echo "Installing the peers of the benchmark into $(PEERS) (hashes checked) …"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
 	@touch $@

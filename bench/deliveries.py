@@ -108,7 +108,7 @@ def bare_loop(given: Stage, mails: int) -> Sample:
         "mail": mail.data.decode("ascii"),
         "mail_from": "alerts@tenant0.example",
         "accounts": [
-            {"address": f"alerts@{slug}.example", "token": _token(given, slug)}
+            {"address": f"alerts@{slug}.example", "token": shared_token(given, slug)}
             for slug in given.slugs
         ],
     }
@@ -125,7 +125,7 @@ def bare_loop(given: Stage, mails: int) -> Sample:
     return Sample(**json.loads(done.stdout))
 
 
-def _token(given: Stage, slug: str) -> str:
+def shared_token(given: Stage, slug: str) -> str:
     """Take the token that the workers share."""
     mailbox_id = given.mailbox_id(slug)
     with redis.Redis.from_url(given.settings.redis_url) as client:

@@ -146,7 +146,7 @@ def _in_storm(given: Stage, storms: int, each: int, *, seconds: float) -> list[f
     # The stormy ones are the last ones; those of one phase are not those of the other.
     end = MAILBOXES if storms == 1 else MAILBOXES - 1
     stormy = given.slugs[end - storms : end]
-    others = [slug for slug in given.slugs[: end - storms]]
+    others = given.slugs[: end - storms]
     pourer = multiprocessing.get_context("spawn").Process(
         target=pour, args=(Source.of(given), stormy, each)
     )

@@ -3,8 +3,8 @@ How much of what it may send a backlogged mailbox does send, over ten windows.
 
 Twenty mailboxes, a backlog each that outlasts the run. What a mailbox may send in ten windows is
 ten times what a window allows normal alerts: 30, less those kept for criticals. The server takes
-700 ms for a mail, and as a permit is held until the reply, each window costs that much more; windows
-and latency run ``SPEED`` times faster than life and keep their proportion.
+700 ms for a mail, and as a permit is held until the reply, each window costs that much more;
+windows and latency run ``SPEED`` times faster than life and keep their proportion.
 """
 
 from __future__ import annotations
