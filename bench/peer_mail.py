@@ -36,7 +36,5 @@ def send(sender: str, subject: str, text: str, html: str) -> None:
     with smtplib.SMTP(job()["host"], job()["port"], local_hostname="bench.example") as smtp:
         smtp.starttls(context=ssl.create_default_context(cafile=job()["ca_file"]))
         smtp.ehlo()
-        smtp.auth(
-            "XOAUTH2", lambda _challenge=None: f"user={sender}\x01auth=Bearer {token}\x01\x01"
-        )
+        smtp.auth("XOAUTH2", lambda _challenge=None: bearer)
         smtp.send_message(mail)

@@ -4,7 +4,8 @@ What a storm at one tenant, and at twenty, costs the quiet ones.
 200 mailboxes; the quiet ones get one alert a minute each. Three phases on one stage: calm; then one
 mailbox is handed 20,000 alerts as fast as SQL takes them; then twenty mailboxes are. Everything
 that lasts runs ``SPEED`` times faster than life and keeps its proportion: windows, the minute
-between a quiet mailbox's alerts, the time that an idle connection is kept.
+between a quiet mailbox's alerts, the time that an idle connection is kept. Not faster: the
+machine's own speed stays what it is, so each mail weighs ``SPEED`` times as much as in life.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,11 +32,13 @@ from models.waker import Waker
 from producers.enqueue import Producer
 
 MAILBOXES = 200
-SPEED = 5.0
+SPEED = 2.0
 WINDOW_SECONDS = PacingSettings().window_seconds / SPEED
 MINUTE_SECONDS = 60.0 / SPEED
 AT_ONCE = 200
 """Alerts that a storm's producer commits together."""
+CALLERS = 8
+"""Threads that hand in the quiet ones' alerts: one that waits holds up no other."""
 LONGEST_SECONDS = 30.0
 
 
@@ -79,17 +83,20 @@ def quiet(given: Stage, slugs: Sequence[str], *, seconds: float) -> list[float]:
     """
     Hand in one alert a minute for each, evenly spread; returns ms from the call to accepted.
 
-    The clock starts when the alert should have been handed in: a producer that has to wait, for
-    the database or for the alert before, does not hide its wait.
+    The clock starts when the alert should have been handed in: a producer that has to wait for
+    the database, does not hide its wait.
     """
     pause = MINUTE_SECONDS / len(slugs)
     begun = time.time()
-    called: dict[UUID, float] = {}
-    for number in range(int(seconds / pause)):
+
+    def hand_in(number: int) -> tuple[UUID, float]:
         moment = begun + number * pause
         time.sleep(max(0.0, moment - time.time()))
-        receipt = given.producer.enqueue(alert(number, slugs[number % len(slugs)]))
-        called[receipt.delivery_id] = moment
+        slug = slugs[number % len(slugs)]
+        return given.producer.enqueue(alert(number, slug)).delivery_id, moment
+
+    with ThreadPoolExecutor(CALLERS) as callers:
+        called = dict(callers.map(hand_in, range(int(seconds / pause))))
     waited_until = time.time() + LONGEST_SECONDS
     accepted = settled_at(given, list(called))
     while len(accepted) < len(called) and time.time() < waited_until:
@@ -124,6 +131,7 @@ def measure(*, seconds: float, storm: int, database_url: str, name: str) -> dict
     calm = told["calm"]["p95_ms"]
     told["p95_ratio_one_storm"] = round(told["one_storm"]["p95_ms"] / calm, 3)
     told["p95_ratio_twenty_storms"] = round(told["twenty_storms"]["p95_ms"] / calm, 3)
+    told["p95_ratio"] = max(told["p95_ratio_one_storm"], told["p95_ratio_twenty_storms"])
     told["left_in_the_storms"] = backlog
     told["violations"] = sum(box["violations"].values())
     told["clock_times_faster"] = SPEED
