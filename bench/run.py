@@ -28,6 +28,7 @@ from bench import (
     idle,
     latency,
     many_mailboxes,
+    pages,
     peers,
     picture,
     rows,
@@ -151,6 +152,8 @@ def main() -> int:
     results = RESULTS.with_name("quick.json") if given.quick else RESULTS
     failed = [name for name in given.only if not _run(name, size, results)]
     picture.draw(_read(results), results.with_suffix(".svg"))
+    if not given.quick:
+        pages.write(_read(results))
     out.print(f"\nEvery figure is in {results.relative_to(Path.cwd())}")
     if failed:
         out.print(f"Failed: {', '.join(failed)}")
