@@ -248,23 +248,27 @@ _PIECES = {
         "no": "false",
     },
 }
-# Of ten rows two wait, one of them in the measured lane.
+# Of ten rows two wait, one of them in the measured lane. SQLite keeps to the order of a CROSS JOIN;
+# left to itself it would make the whole series anew for each of the places.
 _ROWS = """
 INSERT INTO delivery (id, tenant_id, mailbox_id, state, severity, fingerprint, subject, recipients,
     refused, taken, payload_encrypted, message_id, enqueued_at, due_at, attempts, first_attempt_at,
     claims, uncertain, settled_at, reply_code, replayed)
-{series}, places AS (
-    SELECT id, tenant_id, row_number() OVER (ORDER BY id) - 1 AS place FROM mailbox
-), planned AS (
+{series}, planned AS (
     SELECT i, {moment} AS moment, i % 5 = 4 AS waits FROM n
 )
 SELECT {id}, tenant_id, places.id, CASE WHEN waits THEN 'queued' ELSE 'accepted' END, i / 10 % 4,
     'f', 'Disk C: is full on SRV-01', '["ops@example.com"]', '{{}}', '{{}}', {payload}, '<m@x>',
     moment, moment, CASE WHEN waits THEN 0 ELSE 1 END, CASE WHEN waits THEN NULL ELSE moment END,
     0, {no}, CASE WHEN waits THEN NULL ELSE moment END, CASE WHEN waits THEN NULL ELSE 250 END, 0
-FROM planned JOIN places
-    ON place = CASE WHEN i % 10 = 4 THEN 0 ELSE 1 + i % CAST(:others AS integer) END
+FROM planned CROSS JOIN places
+    WHERE place = CASE WHEN i % 10 = 4 THEN 0 ELSE 1 + i % CAST(:others AS integer) END
 """
+_PLACES = (
+    """CREATE TEMPORARY TABLE places AS
+    SELECT id, tenant_id, row_number() OVER (ORDER BY id) - 1 AS place FROM mailbox""",
+    "CREATE UNIQUE INDEX places_by_place ON places (place)",
+)
 _ATTEMPTS = """
 INSERT INTO attempt (id, delivery_id, mailbox_id, number, counted, stage, rule, outcome, reply_code,
     enhanced_code, reply_text, smtp_host, worker, started_at, finished_at, took_permit, recipients,
@@ -289,14 +293,15 @@ def _fill(engine: Engine, rows: int) -> None:
         "id": pieces["id"].replace("{kind}", "7000"),
         "attempt_id": pieces["id"].replace("{kind}", "7001"),
     }
-    for statement in (_ROWS, _ATTEMPTS):
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-            if dialect == "postgresql":
-                conn.execute(text("SET statement_timeout = 0"))
-            given = {"rows": rows, "others": LANES - 1}
+    given = {"rows": rows, "others": LANES - 1}
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        if dialect == "postgresql":
+            conn.execute(text("SET statement_timeout = 0"))
+        for statement in (*_PLACES, _ROWS, _ATTEMPTS):
             sql = statement.format(**filled)
             conn.execute(text(sql), {key: given[key] for key in given if f":{key}" in sql})
-            if dialect == "postgresql":
-                # As autovacuum does by itself after so much.
-                conn.execute(text("VACUUM ANALYZE"))
-                conn.execute(text("SET statement_timeout = '30s'"))
+        if dialect == "postgresql":
+            # As autovacuum does by itself after so much.
+            conn.execute(text("VACUUM ANALYZE"))
+        # It has lost its time-outs and has a table of its own: nothing for the work to come.
+        conn.invalidate()
