@@ -78,6 +78,9 @@ SLOW_SECONDS = 0.25
 FAIR_SECONDS = 1.0
 """Where a mail takes longer than the first, no more are claimed than can be sent in the second."""
 
+PATIENCE = 1.25
+"""A visit waits for a permit for so many times their mean distance at most; else it ends."""
+
 MOST_TOKENS = 3
 """Tokens that are tried at AUTH: our own copy, the one that others share, a new one."""
 
@@ -121,6 +124,8 @@ class Visits:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self.stopping = False
+        self.at_the_door: set[UUID] = set()
+        """Mailboxes of which a visit waits for the next permit."""
 
     def begin(self, mailbox_id: UUID, *, critical: bool) -> None:
         """Begin a visit on the loop; may be called from any thread."""
@@ -312,7 +317,10 @@ class _Visit:
             if not entry.slot:
                 return VisitEnd.NO_SLOT
             if not await self._claim(entry):
-                return self._nothing_claimed(entry)
+                if not await self._waited(entry):
+                    return self._nothing_claimed(entry)
+                entry = await self._enter()
+                continue
             while self._claims:
                 if self._visits.stopping:
                     return VisitEnd.STOPPING
@@ -433,7 +441,44 @@ class _Visit:
         """Tell the time by the database's clock, by which deadlines count."""
         return self._services.now() + self._clock_ahead
 
+    async def _waited(self, entry: Entry) -> bool:
+        """
+        Wait here for the next permit where it is near and the connection is open anyway.
+
+        Nothing is claimed meanwhile. A backlogged lane gets a permit every 2 s: to end and be
+        waked for each would cost three times what its mail does. See docs/decisions/0014.
+        """
+        visits, mailbox_id = self._visits, self._mailbox_id
+        pacing = self._services.settings.pacing
+        distance_seconds = pacing.window_seconds / pacing.messages_per_window
+        if (
+            entry.permits
+            or not 0 < entry.wait_ms <= PATIENCE * distance_seconds * 1000
+            or self._critical
+            or self._session is None
+            or visits.stopping
+            or mailbox_id in visits.at_the_door
+            or self.age_seconds > self._services.settings.visit.max_seconds
+        ):
+            return False
+        visits.at_the_door.add(mailbox_id)
+        # It needs no more than the connection, which would be kept as well.
+        self._services.room.give()
+        try:
+            await asyncio.sleep(entry.wait_ms / 1000)
+        finally:
+            self._services.room.take()
+            visits.at_the_door.discard(mailbox_id)
+        return not visits.stopping
+
     def _nothing_claimed(self, entry: Entry) -> VisitEnd:
+        if (
+            not entry.permits
+            and not self._critical
+            and self._mailbox_id in self._visits.at_the_door
+        ):
+            # Another visit waits there already, and goes on with what is in the lane.
+            return VisitEnd.NO_PERMIT
         if not entry.permits:
             self._alarm_in(entry.wait_ms)
             return VisitEnd.NO_PERMIT

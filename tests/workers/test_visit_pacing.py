@@ -80,6 +80,39 @@ async def test_a_flushed_redis_changes_no_limit(
     assert not whole.exchange().outbox.duplicate_message_ids()
 
 
+class TestPermitsOneByOne:
+    """A mailbox that may send one mail in a second, so that each permit is waited for."""
+
+    @pytest.fixture
+    def settings_changes(self) -> dict[str, Any]:
+        changes = {"window_seconds": 1.0, "messages_per_window": 1, "critical_reserve": 0}
+        return IMPATIENT | {"pacing": changes}
+
+    @pytest.fixture(autouse=True)
+    def _one_by_one(self, whole: Whole, _short_window: None) -> None:
+        whole.exchange().limits = replace(Limits(), window_seconds=1.0, messages_per_window=1)
+
+    async def test_a_visit_waits_for_a_permit_that_is_near(self, whole: Whole) -> None:
+        """It sends the next mail over its open connection, instead of ending for each."""
+        lane_id = send_many(whole, 3)[0].mailbox_id
+
+        assert await visit(whole, lane_id) is VisitEnd.LANE_EMPTY
+
+        assert whole.count("accepted") == 3
+        assert whole.exchange().violations.total() == 0
+        assert whole.exchange().max_connections == 1
+
+    async def test_one_visit_waits_and_the_other_leaves(self, whole: Whole) -> None:
+        """A second one would only compete for the same permit."""
+        lane_id = send_many(whole, 3)[0].mailbox_id
+
+        ends = await asyncio.gather(visit(whole, lane_id), visit(whole, lane_id))
+
+        assert sorted(ends) == [VisitEnd.LANE_EMPTY, VisitEnd.NO_PERMIT]
+        assert whole.count("accepted") == 3
+        assert whole.exchange().violations.total() == 0
+
+
 async def test_the_most_severe_goes_first(whole: Whole) -> None:
     """A lane is drained by severity, then by age."""
     for severity in ("low", "normal", "critical", "elevated", "normal"):
