@@ -281,7 +281,7 @@ def test_a_newer_release_breaks_no_installation() -> None:
     recipe = (ROOT / "Makefile").read_text("utf-8").splitlines()
     installs = [line for line in recipe if "pip install" in line and ".lock" in line]
 
-    assert len(installs) == 2
+    assert len(installs) == 3
     assert all("--require-hashes --no-deps -r" in line for line in installs)
 
 

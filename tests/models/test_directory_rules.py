@@ -37,7 +37,7 @@ GOOD = [
     (rules.tenant_name, " Müller & Söhne ", "Müller & Söhne"),
     (rules.mailbox_address, "Alerts@Contoso.example", "alerts@contoso.example"),
     (rules.display_name, "Contoso alerts", "Contoso alerts"),
-    (rules.auth_user, "Svc@Contoso.example", "Svc@contoso.example"),
+    (rules.auth_user, "Svc@Contoso.example", "svc@contoso.example"),
     (
         rules.notify,
         {"default": ["Ops <ops@contoso.example>"], "critical": []},

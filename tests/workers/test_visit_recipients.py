@@ -18,7 +18,8 @@ PUT_OFF = "451 4.4.0 Not now"
 
 @pytest.fixture
 def settings_changes() -> dict[str, Any]:
-    return IMPATIENT
+    # Later than a visit lasts, also on a busy machine.
+    return IMPATIENT | {"retry": IMPATIENT["retry"] | {"soon_seconds": 0.6}}
 
 
 def _refuse(whole: Whole, pattern: str, reply: str, *, times: int | None = None) -> None:

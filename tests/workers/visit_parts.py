@@ -50,7 +50,7 @@ async def visit(whole: Whole, mailbox_id: UUID, *, critical: bool = False) -> Vi
     return await whole.services.visits.run(mailbox_id, critical=critical)
 
 
-async def drain(whole: Whole, mailbox_id: UUID, *, seconds: float = 20.0) -> None:
+async def drain(whole: Whole, mailbox_id: UUID, *, seconds: float = 60.0) -> None:
     """Look at a lane again and again, until nothing in it is queued or in hand."""
     async with asyncio.timeout(seconds):
         while whole.count("queued") + whole.count("sending"):
