@@ -8,10 +8,9 @@ The way to SQL: engines for SQLite and PostgreSQL, transactions, and what an out
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 from models.clock import utc_now
 from models.errors import ConfigurationError, StoreUnavailable
 from models.outages import translated
+from models.turns import Turns
 
 BUSY_SECONDS = 10.0
 """How long a writer waits for its turn before the store counts as unavailable."""
@@ -52,7 +52,7 @@ FRESH_SECONDS = 1.0
 """A connection used so lately is not asked whether it still lives."""
 
 _READ = {"alertpost_begin": "BEGIN"}
-_turns: WeakKeyDictionary[Engine, tuple[threading.Lock, float]] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[Engine, Turns] = WeakKeyDictionary()
 _NOW = select(utc_now())
 
 
@@ -129,27 +129,9 @@ def _is_sqlite(engine: Engine) -> bool:
     return engine.dialect.name == "sqlite"
 
 
-@contextmanager
-def _turn(engine: Engine) -> Iterator[None]:
-    """
-    Let this process' threads write to SQLite one after the other.
-
-    SQLite itself polls for the one write lock with growing sleeps, and luck decides who is next;
-    between the threads of a process a lock hands over at once.
-    """
-    turn = _turns.get(engine)
-    if turn is None:
-        yield
-        return
-    lock, busy_seconds = turn
-    if not lock.acquire(timeout=busy_seconds):
-        raise StoreUnavailable(
-            f"the SQLite database was busy for {busy_seconds:.0f} s; another writer holds it"
-        )
-    try:
-        yield
-    finally:
-        lock.release()
+def _turn(engine: Engine) -> AbstractContextManager[None]:
+    turns = _turns.get(engine)
+    return nullcontext() if turns is None else turns.turn()
 
 
 def _postgresql_engine(url: URL, busy_seconds: float, session: Mapping[str, str]) -> Engine:
@@ -228,7 +210,7 @@ def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
 
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
-    _turns[engine] = (threading.Lock(), busy_seconds)
+    _turns[engine] = Turns(path, busy_seconds)
     return engine
 
 
