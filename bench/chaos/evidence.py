@@ -7,8 +7,9 @@ a mark that came only after the second copy would not do.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,9 @@ from models.tables import METADATA
 
 CLOCK_SECONDS = 0.005
 """Two processes on one machine read the same clock; this is for rounding."""
+
+_WORD = re.compile("[0-9a-f]{12}")
+"""What the command line's alerts are told apart by."""
 
 _D = METADATA.tables["delivery"].c
 _A = METADATA.tables["attempt"].c
@@ -77,10 +81,11 @@ class Evidence:
     """What there is."""
 
     rows: Mapping[str, Any]
-    """Deliveries by id, with state, uncertain, mailbox_id and reason."""
+    """Deliveries by id, with state, uncertain, mailbox_id, reason and subject."""
     with_250: frozenset[str]
     """Deliveries with an attempt that ended with a 250."""
     marks: Sequence[Mark]
+    """In true time, also where the database's clock was wrong."""
     mails: Sequence[Mapping[str, Any]]
     violations: Sequence[Mapping[str, Any]]
 
@@ -112,13 +117,28 @@ class Verdict:
 
 
 def collect(
-    engine: Engine, mails: Sequence[Mapping[str, Any]], violations: Sequence[Mapping[str, Any]]
+    engine: Engine,
+    mails: Sequence[Mapping[str, Any]],
+    violations: Sequence[Mapping[str, Any]],
+    *,
+    true_time: Callable[[float], float],
 ) -> Evidence:
-    """Read everything from SQL."""
+    """
+    Read everything from SQL.
+
+    Args:
+        engine: The round's database.
+        mails: What Exchange took.
+        violations: Limits that were broken, as Exchange counted them.
+        true_time: When the database's clock showed a moment.
+    """
     with read(engine) as connection:
         rows = connection.execute(
-            select(_D.id, _D.state, _D.uncertain, _D.mailbox_id, _D.reason, _D.claimed_by)
-        )
+            select(
+                _D.id, _D.state, _D.uncertain, _D.mailbox_id, _D.reason, _D.claimed_by, _D.subject,
+                _D.due_at,
+            )
+        )  # fmt: skip
         return Evidence(
             rows={str(row.id): row for row in rows},
             with_250=frozenset(
@@ -127,15 +147,15 @@ def collect(
                     select(_A.delivery_id).where(_A.reply_code == 250)
                 ).scalars()
             ),
-            marks=_marks(connection),
+            marks=_marks(connection, true_time),
             mails=mails,
             violations=violations,
         )
 
 
-def _marks(connection: Connection) -> list[Mark]:
+def _marks(connection: Connection, true_time: Callable[[float], float]) -> list[Mark]:
     found = connection.execute(text("SELECT delivery_id, visit, moment FROM chaos_mark"))
-    return [Mark(_dashed(key), visit or "", moment) for key, visit, moment in found]
+    return [Mark(_dashed(key), visit or "", true_time(moment)) for key, visit, moment in found]
 
 
 def _dashed(key: str) -> str:
@@ -156,7 +176,7 @@ def judge(
 
     Args:
         evidence: From ``collect``.
-        receipts: Ids that a producer got back.
+        receipts: What a producer got back: ids, or words of subjects.
         kills: Process ids of killed workers, and when.
         freezes: Workers that stood still.
         slot_seconds: After which a slot that is not renewed is given away.
@@ -178,7 +198,8 @@ def judge(
 def _judge_losses(verdict: Verdict, evidence: Evidence, receipts: set[str]) -> None:
     taken = {str(mail["alert_id"]) for mail in evidence.mails}
     accepted = {key for key, row in evidence.rows.items() if row.state == State.ACCEPTED.value}
-    lost = (receipts - evidence.rows.keys()) | (accepted - taken)
+    words = {word for row in evidence.rows.values() for word in _WORD.findall(row.subject)}
+    lost = (receipts - evidence.rows.keys() - words) | (accepted - taken)
     verdict.lost = len(lost)
     verdict.breaks += [f"lost: {key}" for key in sorted(lost)[:5]]
     verdict.breaks += [
@@ -190,7 +211,8 @@ def _judge_losses(verdict: Verdict, evidence: Evidence, receipts: set[str]) -> N
         for key in sorted(accepted - evidence.with_250)[:5]
     ]
     verdict.breaks += [
-        f"stuck in {row.state} (reason {row.reason}, claimed by {row.claimed_by}): {key}"
+        f"stuck in {row.state} (reason {row.reason}, claimed by {row.claimed_by}, "
+        f"due {row.due_at}): {key}"
         for key, row in evidence.rows.items()
         if row.state in _OPEN
     ][:5]

@@ -1,5 +1,5 @@
 """
-The line between workers and Exchange, which can be slow, silent or cut.
+A line between two parts of the installation, which can be slow, silent or cut.
 
 What is sent into a silent line is not lost: as with TCP, it arrives once the line is back, unless
 the sender has reset the connection meanwhile. A connection that is closed during a silence is seen
@@ -14,8 +14,10 @@ import socket
 import struct
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
+LOOPBACK = "127.0.0.1"
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -24,13 +26,12 @@ class Line:
     A TCP proxy on a loop of its own. A context manager.
 
     Args:
-        host: Where the server is; the proxy listens on the same address.
-        port: The server's port.
+        target: Where the server is: host and port, or the path of its socket.
         seed: Draws the delays.
     """
 
-    def __init__(self, host: str, port: int, *, seed: str) -> None:
-        self._target = (host, port)
+    def __init__(self, target: tuple[str, int] | Path, *, seed: str) -> None:
+        self._target = target
         self._chance = random.Random(seed)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="line", daemon=True)
@@ -74,7 +75,8 @@ class Line:
         self._loop.call_soon_threadsafe(heal)
 
     async def _listen(self) -> int:
-        self._server = await asyncio.start_server(self._serve, self._target[0], 0)
+        host = LOOPBACK if isinstance(self._target, Path) else self._target[0]
+        self._server = await asyncio.start_server(self._serve, host, 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
@@ -99,7 +101,10 @@ class Line:
         there: asyncio.StreamWriter | None = None
         try:
             await self._clear.wait()
-            back, there = await asyncio.open_connection(*self._target)
+            if isinstance(self._target, Path):
+                back, there = await asyncio.open_unix_connection(self._target)
+            else:
+                back, there = await asyncio.open_connection(*self._target)
             self._open.add(there)
             ways = [
                 asyncio.create_task(self._carry(reader, there)),

@@ -1,34 +1,38 @@
-"""One round: all is started, things go wrong as planned, all heals, the books are compared."""
+"""
+One round: all is started, things go wrong as planned, all heals, the books are compared.
+
+``python -m bench.chaos.play JOB``; the job is JSON. The figures are written to a file.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
-from sqlalchemy import select, update
+from sqlalchemy import make_url, select, update
 
-from bench.chaos.evidence import Freeze, Verdict, collect, judge, watch_marks
+from bench.chaos.breaking import Breaking, Diary, Installation
+from bench.chaos.evidence import Verdict, collect, judge, watch_marks
 from bench.chaos.network import Line
-from bench.chaos.schedule import STRICT, TENANTS, Plan
+from bench.chaos.schedule import LINES, STRICT, TENANTS, Plan, draw
 from bench.chaos.servers import Postgresql, Valkey
+from bench.chaos.shim import Shims
 from console.stage import Stage
 from console.supervisor import Child, Guard, start
-from models import lane
+from models import lane, logs
 from models.database import read, write
 from models.errors import AlertpostError
 from models.lifecycle import State
 from models.redis_keys import RedisKeys
+from models.settings import LogSettings
 from models.tables import METADATA
 
 WINDOW_SECONDS = 9.0
@@ -37,9 +41,7 @@ CLAIM_SECONDS = 3.0
 TOKEN_SECONDS = 15
 LONGEST_RECOVERY_SECONDS = 40.0
 LONGEST_DRAIN_SECONDS = 60.0
-LONGEST_STOP_SECONDS = 20.0
 WATCH_SECONDS = 0.1
-RETRY_SECONDS = 0.2
 
 SETTINGS: dict[str, Any] = {
     "pacing": {"window_seconds": WINDOW_SECONDS, "slot_seconds": SLOT_SECONDS},
@@ -76,6 +78,24 @@ _M = METADATA.tables["mailbox"].c
 _OPEN = (State.QUEUED.value, State.SENDING.value)
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A round's row in the table."""
+
+    verdict: Verdict
+    grants_lost: int
+    recovery_seconds: float
+    """Longest time that a claim of a killed worker stayed in force."""
+    drain_seconds: float
+    """From the healing until nothing was left to send."""
+    stop_seconds: float
+    """Longest graceful stop."""
+    seconds: float
+    left_out: int
+    spoils: list[str]
+    """What the harness itself did not manage: the round says nothing."""
+
+
 class Round:
     """
     A round that is being played.
@@ -83,31 +103,23 @@ class Round:
     Args:
         plan: What goes wrong.
         directory: Keeps everything.
-        postgresql: Where a database is made, if the plan wants one there.
     """
 
-    def __init__(self, plan: Plan, directory: Path, postgresql: Postgresql | None) -> None:
+    def __init__(self, plan: Plan, directory: Path) -> None:
         self._plan = plan
         self._directory = directory
-        self._postgresql = postgresql if plan.database == "postgresql" else None
         self._stack = ExitStack()
         self._events = (directory / "events.log").open("a", buffering=1, encoding="utf-8")
+        self._begun = time.monotonic()
         self._started = time.time()
         self._over = threading.Event()
-        self._seats = [threading.Lock() for _ in range(plan.workers)]
-        self._on_redis, self._on_sql, self._on_line = (threading.Lock() for _ in range(3))
+        self._diary = Diary()
         self._producers: list[subprocess.Popen[bytes]] = []
-        self._crashes = 0
-        self._kills: list[tuple[int, float]] = []
-        self._freezes: list[Freeze] = []
-        self._ended_by_us: set[int] = set()
-        self._breaks: list[str] = []
         self._seen: dict[int, float] = {}
-        self.grants_lost = 0
-        self.longest_stop = 0.0
-        self.drain_seconds = 0.0
+        self._grants_lost = 0
+        self._drain_seconds = 0.0
 
-    def play(self) -> Verdict:
+    def play(self) -> Figures:
         """Play the round and judge it."""
         with self._events, self._stack:
             self._open()
@@ -119,13 +131,30 @@ class Round:
             self._drain()
             self._over.set()
             watcher.join()
-            return self._judge()
+            verdict = self._judge()
+        return Figures(
+            verdict=verdict,
+            grants_lost=self._grants_lost,
+            recovery_seconds=max(self._seen.values(), default=0.0),
+            drain_seconds=self._drain_seconds,
+            stop_seconds=self._diary.longest_stop,
+            seconds=time.monotonic() - self._begun,
+            left_out=self._diary.left_out,
+            spoils=self._diary.spoils,
+        )
 
     # -- setting up --------------------------------------------------------------------------
 
     def _open(self) -> None:
-        url = self._postgresql.database() if self._postgresql is not None else ""
-        self._stage = stage = self._stack.enter_context(
+        enter = self._stack.enter_context
+        self._shims = enter(Shims())
+        self._guard = enter(Guard())
+        self._postgresql: Postgresql | None = None
+        url = ""
+        if self._plan.database == "postgresql":
+            self._postgresql = enter(Postgresql(self._guard, self._shims.environment("sql")))
+            url = self._postgresql.url()
+        self._stage = stage = enter(
             Stage(
                 self._directory,
                 TENANTS,
@@ -134,7 +163,39 @@ class Round:
                 settings=SETTINGS,
             )
         )
+        redis_env = self._shims.environment("redis")
+        self._redis = Valkey(
+            self._directory / "redis", stage.settings.redis_url, self._guard, redis_env
+        )
+        self._redis.restart()
+        self._stack.callback(self._redis.close)
         watch_marks(stage.engine)
+        self._lay_lines()
+        self._settle_tenants()
+        self._breaking = Breaking(self._installation(), self._diary)
+        self._stack.callback(self._end_producers)
+        for number in range(self._plan.workers):
+            self._start_worker(number)
+        stage.wait_for_workers()
+
+    def _lay_lines(self) -> None:
+        facts = self._stage.sandbox.facts
+        targets: dict[str, tuple[str, int] | Path] = {
+            "exchange": (facts["smtp_host"], facts["smtp_port"]),
+            "entra": _place(facts["entra_url"]),
+            "redis": _place(self._stage.settings.redis_url),
+        }
+        if self._postgresql is not None:
+            targets["sql"] = self._postgresql.socket
+        self._lines = {
+            name: self._stack.enter_context(
+                Line(targets[name.partition("-")[2]], seed=f"{self._plan.seed}:{name}")
+            )
+            for name in LINES[self._plan.database]
+        }
+
+    def _settle_tenants(self) -> None:
+        stage = self._stage
         stage.add_tenants()
         for slug in TENANTS:
             change = {
@@ -142,23 +203,51 @@ class Round:
                 "strict_rotation": slug in STRICT,
             }
             stage.sandbox.tell("PATCH", f"/tenants/{slug}", change)
-        facts = stage.sandbox.facts
-        self._line = self._stack.enter_context(
-            Line(facts["smtp_host"], facts["smtp_port"], seed=self._plan.seed)
-        )
+        entra = make_url(stage.sandbox.facts["entra_url"])
+        authority = entra.set(port=self._lines["worker-entra"].port)
         with write(stage.engine) as connection:
-            connection.execute(update(METADATA.tables["tenant"]).values(smtp_port=self._line.port))
+            connection.execute(
+                update(METADATA.tables["tenant"]).values(
+                    smtp_port=self._lines["worker-exchange"].port,
+                    authority=authority.render_as_string(),
+                )
+            )
         for _ in stage.connect_all():
             pass
         stage.sandbox.tell("POST", "/reset")
-        self._guard = self._stack.enter_context(Guard())
-        self._redis = Valkey(self._directory / "redis", stage.settings.redis_url, self._guard)
-        self._stack.callback(self._redis.close)
-        self._stack.callback(self._end_producers)
-        for number in range(self._plan.workers):
-            stage.start_worker(number)
-        stage.wait_for_workers()
-        self._started = time.time()
+
+    def _installation(self) -> Installation:
+        return Installation(
+            stage=self._stage,
+            database=self._plan.database,
+            workers=self._plan.workers,
+            redis=self._redis,
+            postgresql=self._postgresql,
+            lines=self._lines,
+            shims=self._shims,
+            start_worker=self._start_worker,
+            kill_producer=self._kill_producer,
+            tell=self._tell,
+        )
+
+    def _roads(self, who: str, part: str) -> dict[str, str]:
+        """Give the variables under which a process reaches the servers through its lines."""
+        roads = {
+            "ALERTPOST_REDIS_URL": make_url(self._stage.settings.redis_url)
+            .set(drivername="redis", host="127.0.0.1", port=self._lines[f"{who}-redis"].port)
+            .set(database=None)
+            .render_as_string(hide_password=False)
+        }
+        sql = self._lines.get(f"{who}-sql")
+        if self._postgresql is not None and sql is not None:
+            url = self._postgresql.url(sql.port)
+            roads["ALERTPOST_DATABASE_URL"] = url.replace("+psycopg", "")
+        return roads | self._shims.environment(
+            "machine" if self._plan.database == "sqlite" else part
+        )
+
+    def _start_worker(self, number: int) -> None:
+        self._stage.start_worker(number, **self._roads("worker", f"worker-{number}"))
 
     def _produce(self) -> None:
         for number in range(self._plan.producers):
@@ -174,12 +263,11 @@ class Round:
         settings = self._stage.settings
         env = {
             "ALERTPOST_DATABASE_URL": settings.sqlalchemy_url.replace("+psycopg", ""),
-            "ALERTPOST_REDIS_URL": settings.redis_url,
             "ALERTPOST_DATA_DIR": str(self._directory),
             "ALERTPOST_SECRET_KEYS": ",".join(
                 key.get_secret_value() for key in settings.secret_keys
             ),
-        }
+        } | self._roads("producer", "producers")
         job = {
             "seed": f"{self._plan.seed}:{number}:{seconds}",
             "tenants": TENANTS,
@@ -188,6 +276,7 @@ class Round:
             # So that the limits are reached at once.
             "storm": round(self._plan.mails_per_second / 2),
             "rate": self._plan.mails_per_second / self._plan.producers,
+            "clock_may_be_wrong": any(t.what == "step_clock" for t in self._plan.troubles),
         }
         argv = (
             "/bin/sh", "-c", 'log=$0; exec "$@" >>"$log" 2>&1',
@@ -195,157 +284,6 @@ class Round:
             sys.executable, "-m", "bench.chaos.producing", json.dumps(job),
         )  # fmt: skip
         return start(Child(f"producer-{number}", argv, env=env), self._guard)
-
-    def _end_producers(self) -> None:
-        for process in self._producers:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-
-    # -- going wrong -------------------------------------------------------------------------
-
-    def _go_wrong(self) -> None:
-        threads = []
-        for trouble in self._plan.troubles:
-            time.sleep(max(0.0, self._started + trouble.at - time.time()))
-            doing = getattr(self, f"_{trouble.what}")
-            thread = threading.Thread(
-                target=self._do, args=(str(trouble), doing, trouble.given), daemon=True
-            )
-            thread.start()
-            threads.append(thread)
-        time.sleep(max(0.0, self._started + self._plan.seconds - time.time()))
-        for thread in threads:
-            thread.join(120)
-            if thread.is_alive():
-                self._breaks.append("a trouble did not end")
-        for process in self._producers:
-            # Whoever was told "not now" asks until it gets in.
-            process.wait(120)
-
-    def _do(self, name: str, doing: Callable[..., None], given: dict[str, Any]) -> None:
-        self._tell(f"begin {name}")
-        try:
-            doing(**given)
-        except Exception as error:  # noqa: BLE001 - told at the end of the round
-            self._breaks.append(f"{name} went wrong itself: {type(error).__name__}: {error}")
-        self._tell(f"end   {name}")
-
-    def _kill_worker(self, number: int, seconds: float) -> None:
-        with self._seats[number]:
-            process = self._stage.workers[number]
-            self._ended_by_us.add(process.pid)
-            self._crashes += 1
-            self._stage.kill_worker(number)
-            self._kills.append((process.pid, time.time()))
-            time.sleep(seconds)
-            self._stage.start_worker(number)
-
-    def _freeze_worker(self, number: int, seconds: float) -> None:
-        with self._seats[number]:
-            pid = self._stage.workers[number].pid
-            self._crashes += 1
-            begin = time.time()
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(seconds)
-            os.kill(pid, signal.SIGCONT)
-            self._freezes.append(Freeze(pid, begin, time.time()))
-
-    def _roll_workers(self) -> None:
-        for number in range(self._plan.workers):
-            with self._seats[number]:
-                process = self._stage.workers[number]
-                self._ended_by_us.add(process.pid)
-                begun = time.monotonic()
-                process.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(LONGEST_STOP_SECONDS)
-                took = time.monotonic() - begun
-                self.longest_stop = max(self.longest_stop, took)
-                if process.poll() is None:
-                    self._breaks.append(f"worker {number} did not stop within {took:.0f} s")
-                    self._crashes += 1
-                    process.kill()
-                    process.wait()
-                elif process.returncode not in {0, -signal.SIGTERM}:
-                    # The signal itself ends a process that has only just begun.
-                    self._breaks.append(f"worker {number} stopped with {process.returncode}")
-                self._stage.start_worker(number)
-
-    def _kill_redis(self, seconds: float) -> None:
-        with self._on_redis:
-            self._redis.kill()
-            time.sleep(seconds)
-            self._redis.start()
-
-    def _flush_redis(self) -> None:
-        with self._on_redis:
-            self._redis.flush()
-
-    def _freeze_redis(self, seconds: float) -> None:
-        with self._on_redis:
-            pid = self._redis.freeze()
-            time.sleep(seconds)
-            self._redis.thaw(pid)
-
-    def _stop_postgresql(self, kill: bool, seconds: float) -> None:  # noqa: FBT001 - drawn
-        assert self._postgresql is not None
-        with self._on_sql:
-            self._postgresql.stop(kill=kill)
-            time.sleep(seconds)
-            self._postgresql.start()
-
-    def _freeze_postgresql(self, seconds: float) -> None:
-        assert self._postgresql is not None
-        with self._on_sql:
-            self._postgresql.freeze()
-            time.sleep(seconds)
-            self._postgresql.thaw()
-
-    def _lock_sqlite(self, seconds: float) -> None:
-        with self._on_sql:
-            connection = sqlite3.connect(
-                self._directory / "alertpost.db", timeout=10, isolation_level=None
-            )
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                time.sleep(seconds)
-                connection.execute("ROLLBACK")
-            finally:
-                connection.close()
-
-    def _cut_network(self, how: str, seconds: float) -> None:
-        with self._on_line:
-            if how == "reset":
-                self._line.reset()
-            else:
-                self._line.silence()
-            time.sleep(seconds)
-            self._line.heal()
-
-    def _delay_network(self, most: float, seconds: float) -> None:
-        with self._on_line:
-            self._line.delay(most)
-            time.sleep(seconds)
-            self._line.delay(0)
-
-    def _exchange_fault(self, fault: dict[str, Any], seconds: float) -> None:
-        name = f"fault-{time.monotonic_ns()}"
-        self._sandbox("POST", "/faults/exchange", fault | {"name": name})
-        time.sleep(seconds)
-        self._sandbox("DELETE", f"/faults/exchange?name={name}")
-
-    def _entra_fault(self, fault: dict[str, Any], seconds: float) -> None:
-        answer = self._sandbox("POST", "/faults/entra", fault)
-        time.sleep(seconds)
-        self._sandbox("DELETE", f"/faults/entra?name={answer['id']}")
-
-    def _revoke(self, slug: str, seconds: float) -> None:
-        self._sandbox(
-            "POST", f"/users/alerts@{slug}.example/revoke", {"recall_access_tokens": True}
-        )
-        time.sleep(seconds)
-        self._consent(slug)
 
     def _kill_producer(self, number: int) -> None:
         number %= len(self._producers)
@@ -356,39 +294,37 @@ class Round:
             process.wait()
             self._producers[number] = self._start_producer(number, left)
 
-    # -- healing -----------------------------------------------------------------------------
+    def _end_producers(self) -> None:
+        for process in self._producers:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
 
-    def _consent(self, slug: str) -> None:
-        """Consent again, as an administrator would, however often that takes."""
-        mailbox_id = None
-        deadline = time.monotonic() + 60
+    # -- the storm ---------------------------------------------------------------------------
 
-        def again() -> bool:
-            nonlocal mailbox_id
-            mailbox_id = self._stage.mailbox_id(slug)
-            self._stage.connect(slug)
-            with write(self._stage.engine) as connection:
-                resumed = lane.resume_scope(connection, mailbox_id=mailbox_id)
-            self._stage.wake([(mailbox, False) for mailbox in resumed])
-            return True
-
-        while time.monotonic() < deadline:
+    def _go_wrong(self) -> None:
+        threads = []
+        for trouble in self._plan.troubles:
+            time.sleep(max(0.0, self._started + trouble.at - time.time()))
+            threads.append(self._breaking.begin(trouble))
+        time.sleep(max(0.0, self._started + self._plan.seconds - time.time()))
+        self._breaking.join(threads)
+        for number, process in enumerate(self._producers):
+            # Whoever was told "not now" asks until it gets in.
             try:
-                again()
-            except (AlertpostError, requests.RequestException) as error:
-                self._tell(f"consent of {slug} has to wait: {type(error).__name__} {error}"[:200])
-                time.sleep(RETRY_SECONDS)
-            else:
-                return
-        raise TimeoutError(f"{slug} could not consent again")
+                process.wait(120)
+            except subprocess.TimeoutExpired:
+                self._diary.breaks.append(f"producer {number} does not come to its end")
+                process.kill()
 
     def _heal(self) -> None:
         """End what is still wrong; pauses that Exchange asked for are not waited out."""
         self._tell("heal")
         stage = self._stage
         for side in ("exchange", "entra"):
-            self._sandbox("DELETE", f"/faults/{side}")
-        self._line.heal()
+            self._breaking.sandbox("DELETE", f"/faults/{side}")
+        for line in self._lines.values():
+            line.heal()
         keys = RedisKeys(stage.settings.redis_prefix)
         with read(stage.engine) as connection:
             mailbox_ids = stage.mailbox_ids(connection)
@@ -403,17 +339,17 @@ class Round:
         while time.monotonic() < self._healed + LONGEST_DRAIN_SECONDS:
             for address, reason in self._parked():
                 slug = address.partition("@")[2].partition(".")[0]
-                if slug in STRICT and self._crashes and slug not in renewed:
+                if slug in STRICT and self._diary.crashes and slug not in renewed:
                     self._tell(f"{slug} lost its grant ({reason})")
                     renewed.add(slug)
-                    self._consent(slug)
+                    self._breaking.consent(slug)
             if not self._count_open():
                 break
             time.sleep(WATCH_SECONDS)
-        self.drain_seconds = time.monotonic() - self._healed
-        self.grants_lost = len(renewed)
-        self._breaks += [f"{address} is parked: {reason}" for address, reason in self._parked()]
-        self._tell(f"drained after {self.drain_seconds:.1f} s")
+        self._drain_seconds = time.monotonic() - self._healed
+        self._grants_lost = len(renewed)
+        self._diary.breaks += [f"{who} is parked: {reason}" for who, reason in self._parked()]
+        self._tell(f"drained after {self._drain_seconds:.1f} s")
 
     def _parked(self) -> list[tuple[str, str]]:
         with read(self._stage.engine) as connection:
@@ -430,14 +366,15 @@ class Round:
 
     def _watch(self) -> None:
         """See how long claims of killed workers stay, and that nobody else ends."""
+        diary = self._diary
         while not self._over.wait(WATCH_SECONDS):
             for process in list(self._stage.workers.values()):
-                if process.poll() is not None and process.pid not in self._ended_by_us:
-                    self._ended_by_us.add(process.pid)
-                    self._breaks.append(
+                if process.poll() is not None and process.pid not in diary.ended:
+                    diary.ended.add(process.pid)
+                    diary.breaks.append(
                         f"worker {process.pid} ended by itself with {process.returncode}"
                     )
-            if not self._kills:
+            if not diary.kills:
                 continue
             try:
                 with read(self._stage.engine) as connection:
@@ -447,14 +384,9 @@ class Round:
                     held = " ".join(str(holder) for holder in holders)
             except AlertpostError:
                 continue
-            for pid, died in list(self._kills):
+            for pid, died in list(diary.kills):
                 if f"-{pid}-" in held:
                     self._seen[pid] = time.time() - died
-
-    @property
-    def longest_recovery(self) -> float:
-        """Longest time that a claim of a killed worker stayed in force."""
-        return max(self._seen.values(), default=0.0)
 
     def _judge(self) -> Verdict:
         stage = self._stage
@@ -466,35 +398,40 @@ class Round:
         for name, lines in (("outbox", mails), ("violations", violations)):
             text = "".join(json.dumps(line) + "\n" for line in lines)
             (self._directory / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        clock = "machine" if self._postgresql is None else "sql"
         verdict = judge(
-            collect(stage.engine, mails, violations),
+            collect(
+                stage.engine, mails, violations,
+                true_time=lambda moment: self._shims.true_time(clock, moment),
+            ),
             receipts,
-            kills=self._kills,
-            freezes=self._freezes,
+            kills=self._diary.kills,
+            freezes=self._diary.freezes,
             slot_seconds=SLOT_SECONDS,
-        )
-        verdict.breaks += self._breaks
-        if self.longest_recovery > LONGEST_RECOVERY_SECONDS:
-            verdict.breaks.append(f"a recovery took {self.longest_recovery:.1f} s")
+        )  # fmt: skip
+        verdict.breaks += self._diary.breaks
+        longest = max(self._seen.values(), default=0.0)
+        if longest > LONGEST_RECOVERY_SECONDS:
+            verdict.breaks.append(f"a recovery took {longest:.1f} s")
         for line in verdict.breaks:
             self._tell(f"BREAK {line}")
-        if verdict.breaks and self._postgresql is not None:
+        for line in self._diary.spoils:
+            self._tell(f"SPOILED {line}")
+        if (verdict.breaks or self._diary.spoils) and self._postgresql is not None:
             _keep_rows(stage, self._directory / "rows.jsonl")
         return verdict
-
-    def _sandbox(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        # The stage's session is for one thread only.
-        facts = self._stage.sandbox.facts
-        answer = requests.request(
-            method, f"{facts['control_url']}{path}", json=body or {}, timeout=60,
-            verify=facts["ca_file"],
-        )  # fmt: skip
-        answer.raise_for_status()
-        return answer.json() if answer.text else None
 
     def _tell(self, text: str) -> None:
         now = time.time()
         self._events.write(f"{now:.3f} {now - self._started:7.2f} {text}\n")
+
+
+def _place(url: str) -> tuple[str, int] | Path:
+    """Find where a server listens: host and port, or its socket."""
+    parsed = make_url(url)
+    if parsed.host and parsed.port:
+        return parsed.host, parsed.port
+    return Path("/" + str(parsed.database).removeprefix("/"))
 
 
 def _keep_rows(stage: Stage, file: Path) -> None:
@@ -504,3 +441,19 @@ def _keep_rows(stage: Stage, file: Path) -> None:
             for row in connection.execute(METADATA.tables[name].select()).mappings():
                 kept = {key: value for key, value in row.items() if not key.endswith("_encrypted")}
                 out.write(json.dumps({"table": name, **kept}, default=str) + "\n")
+
+
+def main() -> int:
+    """Run as a program: ends with 0 where the round was played, whatever it showed."""
+    job = json.loads(sys.argv[1])
+    # Told to end, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    logs.setup(LogSettings(level="error"), process="chaos")
+    directory = Path(job["directory"])
+    figures = Round(draw(job["seed"], job["number"], seconds=job["seconds"]), directory).play()
+    (directory / "figures.json").write_text(json.dumps(asdict(figures)), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,7 +27,7 @@ class Trouble:
 
     Attributes:
         at: Seconds after the start of the round.
-        what: Name of the method of ``Breaker`` that does it.
+        what: Name of the method of ``Breaking`` that does it.
         given: Its arguments.
     """
 
@@ -59,7 +59,7 @@ def draw(
     number: int,
     *,
     seconds: float = 14.0,
-    mean: float = 11.0,
+    mean: float = 12.0,
     most_mails_per_second: float = 50.0,
 ) -> Plan:
     """
@@ -98,7 +98,32 @@ def _trouble(chance: random.Random, database: str, workers: int, seconds: float)
     kinds = {what: weight for what, weight in _WEIGHTS.items() if what not in _ONLY[database]}
     what = chance.choices(list(kinds), list(kinds.values()))[0]
     at = round(chance.uniform(CALM_SECONDS, seconds), 2)
-    return Trouble(at, what, _DRAWN[what](chance, workers))
+    if what == "cut_line":
+        given = _cut(chance, database)
+    elif what == "step_clock":
+        given = _step(chance, database, workers)
+    else:
+        given = _DRAWN[what](chance, workers)
+    return Trouble(at, what, given)
+
+
+def _cut(chance: random.Random, database: str) -> dict[str, Any]:
+    return {
+        "line": chance.choice(LINES[database]),
+        "how": chance.choice(("reset", "silence")),
+        "seconds": _pause(chance, 0.5, 6),
+    }
+
+
+def _step(chance: random.Random, database: str, workers: int) -> dict[str, Any]:
+    part = chance.choice(CLOCKS[database])
+    if part == "worker":
+        part = f"worker-{chance.randrange(workers)}"
+    return {
+        "part": part,
+        "ahead": chance.choice((-HOUR_SECONDS, HOUR_SECONDS)),
+        "seconds": _pause(chance, 1, 8),
+    }
 
 
 _WEIGHTS = {
@@ -111,8 +136,10 @@ _WEIGHTS = {
     "stop_postgresql": 3,
     "freeze_postgresql": 3,
     "lock_sqlite": 5,
-    "cut_network": 3,
+    "cut_line": 7,
     "delay_network": 2,
+    "fill_disk": 3,
+    "step_clock": 4,
     "exchange_fault": 9,
     "entra_fault": 4,
     "revoke": 2,
@@ -120,8 +147,27 @@ _WEIGHTS = {
 }
 _ONLY = {
     "sqlite": {"stop_postgresql", "freeze_postgresql"},
-    "postgresql": {"lock_sqlite"},
+    "postgresql": {"lock_sqlite", "fill_disk"},
 }
+
+LINES = {
+    "sqlite": ("worker-exchange", "worker-entra", "worker-redis", "producer-redis"),
+    "postgresql": (
+        "worker-exchange", "worker-entra", "worker-redis", "producer-redis", "worker-sql",
+        "producer-sql",
+    ),
+}  # fmt: skip
+"""What can be cut from what; SQLite has no line."""
+
+HOUR_SECONDS = 3600
+CLOCKS = {
+    "sqlite": ("machine", "redis"),
+    "postgresql": ("worker", "worker", "producers", "sql", "redis"),
+}
+"""
+Whose wall clock may be wrong. Nothing is decided by those of workers and producers; by those of
+Redis and SQL it is. SQLite's is that of the machine that workers and producers are on.
+"""
 
 
 def _pause(chance: random.Random, least: float, most: float) -> float:
@@ -181,9 +227,7 @@ _DRAWN: dict[str, Any] = {
     },
     "freeze_postgresql": lambda chance, _workers: {"seconds": _pause(chance, 0.5, 6)},
     "lock_sqlite": lambda chance, _workers: {"seconds": _pause(chance, 0.5, 12)},
-    "cut_network": lambda chance, _workers: {
-        "how": chance.choice(("reset", "silence")), "seconds": _pause(chance, 0.5, 6)
-    },
+    "fill_disk": lambda chance, _workers: {"seconds": _pause(chance, 0.5, 8)},
     "delay_network": lambda chance, _workers: {
         "most": chance.choice((0.2, 1.0, 2.0)), "seconds": _pause(chance, 3, 6)
     },

