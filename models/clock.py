@@ -64,6 +64,14 @@ class utc_bucket_end(FunctionElement[Any]):  # noqa: N801 - as above
     name = "utc_bucket_end"
 
 
+class utc_moved(FunctionElement[Any]):  # noqa: N801 - as above
+    """A stored moment, so many seconds later (or earlier)."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+    name = "utc_moved"
+
+
 @compiles(utc_now, "sqlite")
 def _now_sqlite(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:  # noqa: ARG001
     # The percent signs are safe: SQLite's driver takes question marks.
@@ -116,3 +124,15 @@ def _bucket_end_postgresql(element: utc_bucket_end, compiler: SQLCompiler, **kw:
     seconds = compiler.process(element.clauses, **kw)
     since = "extract(epoch from statement_timestamp())"
     return f"to_timestamp((floor({since} / {seconds}) + 1) * {seconds})"
+
+
+@compiles(utc_moved, "sqlite")
+def _moved_sqlite(element: utc_moved, compiler: SQLCompiler, **kw: Any) -> str:
+    moment, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"strftime({_SQLITE_FORM}, {moment}, printf('%+.3f seconds', {seconds}))"
+
+
+@compiles(utc_moved, "postgresql")
+def _moved_postgresql(element: utc_moved, compiler: SQLCompiler, **kw: Any) -> str:
+    moment, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({moment} + {seconds} * interval '1 second')"

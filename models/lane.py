@@ -10,6 +10,7 @@ All functions take a connection in a transaction of ``database.write``; nothing 
 from __future__ import annotations
 
 from models.lane_claim import Claimed, claim, give_back, renew
+from models.lane_clock import call_back, clock_was_set
 from models.lane_due import due
 from models.lane_outcome import AttemptRecord, Outcome
 from models.lane_park import (
@@ -29,8 +30,9 @@ from models.lane_sweep import Sweep, cancel, expire, sweep
 from models.quota_claim import Granted, claim_within
 
 __all__ = [
-    "AttemptRecord", "Claimed", "Granted", "Outcome", "Recent", "Scope", "Sweep", "cancel", "claim",
-    "claim_within", "due", "expire", "give_back", "leave_probe", "park", "pause",
+    "AttemptRecord", "Claimed", "Granted", "Outcome", "Recent", "Scope", "Sweep", "call_back",
+    "cancel", "claim", "claim_within", "clock_was_set", "due", "expire", "give_back",
+    "leave_probe", "park", "pause",
     "recent_submissions", "recover", "renew", "resume", "resume_scope", "settle", "sweep",
     "take_probe", "unpause",
 ]  # fmt: skip

@@ -67,6 +67,11 @@ class RedisKeys:
         return f"{self.prefix}:refresh-failure:{mailbox_id}"
 
     @property
+    def clock_set(self) -> str:
+        """Exists for moments after Redis was made to forget because its clock was set."""
+        return f"{self.prefix}:clock-set"
+
+    @property
     def lease_era(self) -> str:
         """Made once and never expiring: another value means that Redis lost its memory."""
         return f"{self.prefix}:lease-era"

@@ -3,7 +3,7 @@
 -- KEYS   for each request: slots, permits, pause, wake
 -- ARGV   window, limit, reserve, connections, slot_ms, remember_ms,
 --        then for each request: operation, visit, critical, argument
--- reply  six integers for each request
+-- reply  six integers for each request, then this server's clock in ms
 --
 -- permits  list: when the mails of the window were answered, oldest first
 -- slots    hash: 'run' and 'era' say which memory of the mailbox this is, 'seeded' that it is
@@ -253,4 +253,5 @@ for i = 7, #ARGV, 4 do
     for j = 1, 6 do replies[#replies + 1] = reply[j] end
     first_key = first_key + 4
 end
+replies[#replies + 1] = now
 return replies

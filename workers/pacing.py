@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from redis.exceptions import RedisError
 
 from models.errors import AlertpostError
+from workers.clock_watch import RedisClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,12 +160,19 @@ class Pacer:
             permits for ``slot_ms`` has lost them.
         keys: Names of the keys.
         limits: The same for all workers.
+        clock: Watches the clock that the law goes by.
     """
 
     def __init__(
-        self, client: redis.asyncio.Redis, keys: RedisKeys, limits: PacingLimits | None = None
+        self,
+        client: redis.asyncio.Redis,
+        keys: RedisKeys,
+        limits: PacingLimits | None = None,
+        *,
+        clock: RedisClock | None = None,
     ) -> None:
         self._client = client
+        self._clock = clock or RedisClock(client, keys)
         self._keys = keys
         self._limits = limits = limits or PacingLimits()
         self._law = client.register_script(_LAW)
@@ -302,7 +311,7 @@ class Pacer:
             batch = [self._pending.popleft() for _ in range(min(_BATCH, len(self._pending)))]
             try:
                 replies = await self._call(batch)
-            except RedisError as error:
+            except (RedisError, PacingUnavailable) as error:
                 for request in batch:
                     if not request.reply.done():
                         request.reply.set_exception(PacingUnavailable(f"Redis: {error}"))
@@ -329,5 +338,9 @@ class Pacer:
                 keys.wake(mailbox_id, critical=critical),
             )
             arguments += (operation, visit_id, int(critical), int(argument))
+        asked = time.monotonic()
         replies: list[int] = await self._law(keys=names, args=arguments)
+        shown_ms = replies.pop()
+        if await self._clock.was_set(shown_ms, asked=asked):
+            raise PacingUnavailable("the clock of Redis was set; permits are counted anew")
         return replies

@@ -20,6 +20,7 @@ from models.redis_keys import RedisKeys
 from models.settings import Settings
 from models.vault import Vault
 from models.waker import Waker
+from workers.clock_watch import RedisClock
 from workers.connections import Connections
 from workers.entra import Entra
 from workers.lease import TokenLeases
@@ -72,7 +73,8 @@ class Services:
         # Parsing the public roots takes tens of ms: now, not in the middle of many dialogues.
         self.tls.get(None)
         self.recorder = Recorder(engine, loop)
-        self.timer = Timer(self._redis, keys)
+        clock = RedisClock(self._redis, keys)
+        self.timer = Timer(self._redis, keys, clock=clock)
         self.pacer = Pacer(
             self._redis,
             keys,
@@ -83,6 +85,7 @@ class Services:
                 critical_reserve=pacing.critical_reserve,
                 slot_ms=round(pacing.slot_seconds * 1000),
             ),
+            clock=clock,
         )
         self._entra: dict[str, Entra] = {}
         self.leases = TokenLeases(
@@ -108,6 +111,7 @@ class Services:
             recorder=self.recorder,
             wake=self.wake_many,
             settings=settings.sweep,
+            claim_seconds=settings.visit.claim_seconds,
             worker=self.worker,
             bucket_seconds=settings.pacing.day_limits.bucket_seconds,
         )

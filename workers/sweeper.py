@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from uuid import UUID
@@ -12,14 +13,18 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from models import lane
+from models import database, lane
 from models.errors import AlertpostError, StoreUnavailable
 from models.quota import DayLimits
 from models.redis_keys import RedisKeys
 from models.settings import SweepSettings
+from workers.clock_watch import ClockWatch
 from workers.recorder import Recorder
 
 log = structlog.get_logger()
+
+CALL_BACK_EVERY = 12
+"""Sweeps between looks for what a clock that was set back has put off; a minute by default."""
 
 
 class Sweeper:
@@ -33,6 +38,7 @@ class Sweeper:
         recorder: Recorder,
         wake: Callable[[Sequence[tuple[UUID, bool]]], Awaitable[None]],
         settings: SweepSettings,
+        claim_seconds: float,
         worker: str,
         bucket_seconds: float = DayLimits().bucket_seconds,
     ) -> None:
@@ -41,8 +47,11 @@ class Sweeper:
         self._recorder = recorder
         self._wake = wake
         self._interval_seconds = settings.interval_seconds
+        self._claim_seconds = claim_seconds
         self._worker = worker
         self._bucket_seconds = bucket_seconds
+        self._clock = ClockWatch()
+        self._sweeps = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sweep until told to stop; an outage of Redis or SQL is waited out."""
@@ -69,7 +78,22 @@ class Sweeper:
         milliseconds = int(self._interval_seconds * 700)
         return bool(await self._redis.set(self._lock, self._worker, nx=True, px=milliseconds))
 
+    async def _watch_clock(self) -> None:
+        """Before claims are judged by the database's clock: see whether it was set."""
+        asked = time.monotonic()
+        shown = await self._recorder.run(database.now)
+        step = self._clock.see(shown.timestamp(), asked=asked, heard=time.monotonic())
+        if step:
+            log.warning("clock_was_set", whose="database", seconds=round(step, 1))
+            await self._recorder.run(
+                partial(lane.clock_was_set, seconds=step, lease_seconds=self._claim_seconds)
+            )
+        self._sweeps += 1
+        if self._sweeps % CALL_BACK_EVERY == 0:
+            await self._recorder.run(partial(lane.call_back, lease_seconds=self._claim_seconds))
+
     async def _sweep(self) -> None:
+        await self._watch_clock()
         more = True
         while more:
             swept = await self._recorder.run(

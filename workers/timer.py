@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -8,6 +9,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from models.errors import AlertpostError
+from workers.clock_watch import RedisClock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,7 +40,7 @@ local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', n
     'LIMIT', 0, tonumber(ARGV[1]))
 for _, mailbox in ipairs(due) do redis.call('ZREM', KEYS[1], mailbox) end
 local next = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return {due, next[2] and math.max(0, tonumber(next[2]) - now) or -1}
+return {due, next[2] and math.max(0, tonumber(next[2]) - now) or -1, now}
 """
 
 
@@ -51,10 +53,14 @@ class Timer:
     Args:
         client: Redis.
         keys: Names of the keys.
+        clock: Told the time several times a second, so that a step is noticed also at rest.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, keys: RedisKeys) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, keys: RedisKeys, *, clock: RedisClock | None = None
+    ) -> None:
         self._alarms = keys.alarms
+        self._clock = clock or RedisClock(client, keys)
         self._set = client.register_script(_SET)
         self._pop = client.register_script(_POP)
         # Hundreds of visits may end together; each call takes a connection of its own.
@@ -102,8 +108,10 @@ class Timer:
 
     async def _ring(self, wake: Callable[[list[UUID]], Awaitable[None]]) -> float:
         """Wake what is due; return how long to sleep."""
+        asked = time.monotonic()
         try:
-            due, next_ms = await self._pop(keys=[self._alarms], args=[_MOST_AT_ONCE])
+            due, next_ms, shown_ms = await self._pop(keys=[self._alarms], args=[_MOST_AT_ONCE])
+            await self._clock.was_set(shown_ms, asked=asked)
         except RedisError as error:
             self._lost(error)
             return _AWAY_SECONDS

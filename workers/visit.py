@@ -560,6 +560,7 @@ class _Visit:
         while True:
             started = time.perf_counter()
             lease = await self._lease(delivery, rejected)
+            self._keep_to_slot()
             try:
                 self._session = await self._open(lease)
             except SubmissionFailed as failed:
@@ -575,7 +576,15 @@ class _Visit:
                 seconds = time.perf_counter() - started
                 await self._conclude(delivery, verdict, failed, seconds=seconds)
                 raise _Halt(VisitEnd.HALTED) from failed
+            self._keep_to_slot()
             return self._session
+
+    def _keep_to_slot(self) -> None:
+        """Open no connection, and keep none, where others may have one in its place."""
+        if time.monotonic() >= self._slot_until:
+            self._has_slot = False
+            self._alarm_in(0)
+            raise _Halt(VisitEnd.AWAY)
 
     def _drop_session(self) -> None:
         session, self._session = self._session, None

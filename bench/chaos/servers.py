@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 40.0
 _POLL_SECONDS = 0.05
 
 
-class ServerFault(Exception):
+class ServerFault(Exception):  # noqa: N818 - reads as what it is
     """A server did not do what the harness asked of it: says nothing of alertpost."""
 
 

@@ -18,11 +18,13 @@ from sqlalchemy import URL, make_url, text
 from models import lane, senders
 from models.database import create_engine_from, read, write
 from models.redis_keys import RedisKeys
+from sandbox.entra_faults import EntraFault, EntraFaultKind
 from sandbox.faults import Fault, Slow, Stall
 from tests.fixtures.whole import Whole
 from tests.workers.visit_parts import another_worker, drain, send, send_many, visit
 from workers.main import _found
 from workers.pacing import Pacer, PacingLimits
+from workers.visit import VisitEnd
 
 STOOD_STILL_SECONDS = 1.3
 
@@ -213,3 +215,24 @@ async def test_slots_do_not_wait_for_a_database_that_is_away(whole: Whole) -> No
     await visiting
     other.dispose()
     assert whole.row(receipt.delivery_id).state == "accepted"
+
+
+async def test_a_visit_that_lost_its_slot_while_it_waited_for_a_token_opens_nothing(
+    whole: Whole,
+) -> None:
+    """Others have its slot by the time the token comes: the fourth connection is not opened."""
+    mailbox_id = send(whole).mailbox_id
+    slow = EntraFault(EntraFaultKind.SLOW, remaining=1, seconds=0.8)
+    whole.sandbox.world.entra_faults.add(slow)
+    visiting = asyncio.create_task(visit(whole, mailbox_id))
+    await whole.until(lambda: whole.count("sending") == 1)
+    (waiting,) = whole.services.visits._open
+    await whole.services.pacer.leave(mailbox_id, waiting._visit_id, stamp=False)
+    for other, critical in (("one", False), ("two", False), ("three", True)):
+        entered = await whole.services.pacer.enter(mailbox_id, other, critical=critical)
+        assert entered.slot
+
+    end = await visiting
+
+    assert end is VisitEnd.AWAY
+    assert whole.exchange().max_connections == 0

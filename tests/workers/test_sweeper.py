@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 import redis.asyncio
 
+from models import database, lane
 from models.errors import ConfigurationError, StoreUnavailable
 from models.lane_sweep import Sweep
 from models.redis_keys import RedisKeys
@@ -20,13 +22,17 @@ NOTHING = Sweep(due=[], recovered=0, buried=0, expired=0, probes=[])
 
 
 class Rounds:
-    """Stands where the recorder stands: gives prepared sweeps, or fails."""
+    """Stands where the recorder stands: gives prepared sweeps, or fails; its clock is right."""
 
     def __init__(self, *results: Sweep | Exception) -> None:
         self._results = list(results)
         self.swept = 0
 
-    async def run(self, _: Any) -> Sweep:
+    async def run(self, operation: Any) -> Any:
+        if operation is database.now:
+            return datetime.now(UTC)
+        if operation is not lane.sweep:
+            return 0
         self.swept += 1
         result = self._results.pop(0) if self._results else NOTHING
         if isinstance(result, Exception):
@@ -51,6 +57,7 @@ def _sweeper(
         recorder=rounds,  # type: ignore[arg-type]
         wake=wakes,
         settings=SweepSettings(interval_seconds=0.1),
+        claim_seconds=20.0,
         worker=name,
     )
 
@@ -74,25 +81,25 @@ async def test_a_failed_sweep_is_followed_by_another(
     redis_async: redis.asyncio.Redis, redis_keys: RedisKeys, failure: Exception
 ) -> None:
     """Whatever goes wrong in one sweep, the next one comes."""
-    lane = (uuid4(), True)
-    rounds, wakes = Rounds(failure, Sweep([lane], 0, 0, 0, [])), Wakes()
+    due = (uuid4(), True)
+    rounds, wakes = Rounds(failure, Sweep([due], 0, 0, 0, [])), Wakes()
 
     await _run_until(lambda: wakes.lanes, _sweeper(redis_async, redis_keys, rounds, wakes))
 
-    assert wakes.lanes[0] == lane
+    assert wakes.lanes[0] == due
 
 
 async def test_a_sweep_that_was_not_enough_goes_on_at_once(
     redis_async: redis.asyncio.Redis, redis_keys: RedisKeys
 ) -> None:
     """Where there is more to do than one sweep does, the same worker goes on; probes wake once."""
-    lane = uuid4()
-    more = Sweep([(lane, False)], 5000, 0, 0, [lane], more=True)
+    due = uuid4()
+    more = Sweep([(due, False)], 5000, 0, 0, [due], more=True)
     rounds, wakes = Rounds(more, more), Wakes()
 
     await _run_until(lambda: rounds.swept >= 3, _sweeper(redis_async, redis_keys, rounds, wakes))
 
-    assert wakes.lanes == [(lane, False)] * 2
+    assert wakes.lanes == [(due, False)] * 2
 
 
 async def test_workers_take_turns(redis_async: redis.asyncio.Redis, redis_keys: RedisKeys) -> None:

@@ -33,7 +33,7 @@ def settings_changes() -> dict[str, Any]:
     }
 
 
-def _environment(settings: Settings | None, **changes: str) -> dict[str, str]:
+def environment(settings: Settings | None, **changes: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if "ALERTPOST" not in name}
     if settings is not None:
         kept |= {
@@ -64,7 +64,7 @@ def _start(environment: dict[str, str]) -> subprocess.Popen[str]:
 @asynccontextmanager
 async def worker(whole: Whole, **changes: str) -> AsyncIterator[subprocess.Popen[str]]:
     """Run a worker process; one that is still there in the end is killed."""
-    process = _start(_environment(whole.settings, **changes))
+    process = _start(environment(whole.settings, **changes))
     try:
         yield process
     finally:
@@ -176,7 +176,7 @@ def _refusal(environment: dict[str, str]) -> str:
 
 def test_a_worker_without_redis_says_so(tmp_path: Path) -> None:
     """One line that names the setting, and exit code 2."""
-    said = _refusal(_environment(None, ALERTPOST_DATA_DIR=str(tmp_path)))
+    said = _refusal(environment(None, ALERTPOST_DATA_DIR=str(tmp_path)))
 
     assert said.count("\n") == 1
     assert "ALERTPOST_REDIS_URL" in said
@@ -185,7 +185,7 @@ def test_a_worker_without_redis_says_so(tmp_path: Path) -> None:
 def test_a_worker_with_an_old_schema_says_so(empty_url: str, redis_url: str) -> None:
     """A database that was not upgraded is not worked on."""
     said = _refusal(
-        _environment(None, ALERTPOST_DATABASE_URL=empty_url, ALERTPOST_REDIS_URL=redis_url)
+        environment(None, ALERTPOST_DATABASE_URL=empty_url, ALERTPOST_REDIS_URL=redis_url)
     )
 
     assert said.count("\n") == 1
@@ -194,7 +194,7 @@ def test_a_worker_with_an_old_schema_says_so(empty_url: str, redis_url: str) -> 
 
 def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
     """A setting that nobody knows is an error that names the nearest real one."""
-    said = _refusal(_environment(None, ALERTPOST_REDIS_URI="redis://localhost"))
+    said = _refusal(environment(None, ALERTPOST_REDIS_URI="redis://localhost"))
 
     assert "ALERTPOST_REDIS_URL" in said
 
@@ -202,7 +202,7 @@ def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
 def test_a_worker_without_keys_does_not_look_alive(database_url: str, redis_url: str) -> None:
     """What cannot be built ends the process instead of leaving one that does nothing."""
     said = _refusal(
-        _environment(None, ALERTPOST_DATABASE_URL=database_url, ALERTPOST_REDIS_URL=redis_url)
+        environment(None, ALERTPOST_DATABASE_URL=database_url, ALERTPOST_REDIS_URL=redis_url)
     )
 
     assert "alertpost worker:" in said.splitlines()[-1]

@@ -1,0 +1,143 @@
+"""
+A process dies at one step of a delivery: what is there then, and what follows from it.
+
+The table "When a worker dies" of docs/lifecycle.md, line by line, with real processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+
+from bench.chaos.crashing import STEPS
+from models import wakeup
+from models.redis_keys import RedisKeys
+from sandbox.faults import Fault, Slow
+from tests.fixtures.whole import Whole
+from tests.workers.test_worker_process import CLAIM_SECONDS, ROOT, environment
+from tests.workers.visit_parts import IMPATIENT, listening, send_many
+
+RECOVERED_SECONDS = 2 * CLAIM_SECONDS + 3
+"""The claim and the slot run out, then a sweep comes by; with the defaults, 20 s and 5 s."""
+
+
+class After(NamedTuple):
+    """What must be true of two alerts whose first was in hand."""
+
+    states: list[str]
+    """At the moment of death."""
+    uncertain: list[bool]
+    """In the end, when all is accepted."""
+    copies: int
+    """Of the first, at Exchange."""
+
+
+IN_DOUBT = After(["sending", "sending"], [True, False], 1)
+SENT_TWICE = IN_DOUBT._replace(copies=2)
+
+EXPECTED = {
+    "after-the-row": After(["queued"], [False], 1),
+    "after-the-wake": After(["queued", "queued"], [False, False], 1),
+    "after-the-claim": IN_DOUBT,
+    "after-auth": IN_DOUBT,
+    "inside-data": IN_DOUBT,
+    "after-the-dot": SENT_TWICE,
+    "after-the-250": SENT_TWICE,
+    "before-the-commit": SENT_TWICE,
+    "after-the-commit": After(["accepted", "sending"], [False, True], 1),
+}
+
+
+@pytest.fixture
+def settings_changes() -> dict[str, Any]:
+    return IMPATIENT | {
+        "pacing": {"slot_seconds": CLAIM_SECONDS},
+        "visit": {"claim_seconds": CLAIM_SECONDS},
+    }
+
+
+@contextmanager
+def _process(whole: Whole, step: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.chaos.crashing", step],
+        cwd=ROOT,
+        env=environment(whole.settings),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def _die(whole: Whole, step: str) -> None:
+    """Let a process come to a step with two alerts, or one where it is a producer; it dies."""
+    alert = whole.alert()
+    if step != "after-the-row":
+        send_many(whole, 2)
+    # Exchange takes the mail; its reply comes too late for whoever dies at the dot.
+    whole.sandbox.exchange.inject(Fault("late", "body", Slow(0.3), times=1))
+    with _process(whole, step) as process:
+        given = alert.model_dump_json(exclude_none=True) if step == "after-the-row" else ""
+        await asyncio.to_thread(process.communicate, given.encode(), 20)
+        assert process.returncode == -signal.SIGKILL
+
+
+def _rows(whole: Whole) -> list[Any]:
+    from sqlalchemy import select
+
+    from models.database import read
+    from tests.fixtures.whole import DELIVERY
+
+    with read(whole.engine) as connection:
+        return list(connection.execute(select(DELIVERY).order_by(DELIVERY.c.id)))
+
+
+def test_every_step_is_expected_to_end_somehow() -> None:
+    """The table names each step that a process can die at."""
+    assert EXPECTED.keys() == STEPS.keys()
+
+
+@pytest.mark.parametrize("step", EXPECTED)
+async def test_a_crash_at_each_step(
+    whole: Whole, step: str, redis_client: redis.Redis, redis_keys: RedisKeys
+) -> None:
+    """The state is what docs/lifecycle.md says, and all is accepted soon after by itself."""
+    expected = EXPECTED[step]
+
+    await _die(whole, step)
+
+    died = time.monotonic()
+    rows = _rows(whole)
+    mark = redis_keys.wake(rows[0].mailbox_id, critical=False)
+    assert [row.state for row in rows] == expected.states
+    assert redis_client.llen(redis_keys.queue(wakeup.QUEUE)) == 0
+    if step == "after-the-wake":
+        # The mark of a wake-up that was lost runs out by itself; the test does not wait for that.
+        assert 0 < redis_client.pttl(mark) <= wakeup.PENDING_MS
+        redis_client.pexpire(mark, 200)
+
+    async with listening(whole.settings, whole.services.visits):
+        await whole.until(lambda: whole.count("accepted") == len(rows), seconds=RECOVERED_SECONDS)
+
+    rows = _rows(whole)
+    assert time.monotonic() - died < RECOVERED_SECONDS
+    assert [row.uncertain for row in rows] == expected.uncertain
+    rules = [[attempt.rule for attempt in whole.attempts(row.id)] for row in rows]
+    assert rules == [["worker-died"] * marked + ["accepted"] for marked in expected.uncertain]
+    sent = [mail.message_id for mail in whole.outbox()]
+    assert sent.count(rows[0].message_id) == expected.copies
+    assert len(sent) == len(rows) + expected.copies - 1
+    assert whole.exchange().violations.total() == 0
