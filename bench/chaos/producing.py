@@ -30,7 +30,7 @@ THREADS = 3
 PAUSE_SECONDS = 0.1
 """Between tries while SQL is away."""
 
-CLI_PAUSE_SECONDS = 1.0
+CLI_PAUSE_SECONDS = 3.0
 """Between commands: each is a process of its own, and starting one costs half a second of CPU."""
 
 CLI_SECONDS = 60
