@@ -259,8 +259,8 @@ class Stage:
 
     # -- workers -----------------------------------------------------------------------------
 
-    def start_worker(self, number: int, **changes: str) -> int:
-        """Start a worker process, its variables changed as given; returns its process id."""
+    def worker_environment(self) -> dict[str, str]:
+        """Give the variables that a worker of this stage is started with."""
         settings = self.settings
         env = {
             "ALERTPOST_DATABASE_URL": settings.sqlalchemy_url.replace("+psycopg", ""),
@@ -276,7 +276,11 @@ class Stage:
             if isinstance(values, Mapping):
                 for name, value in values.items():
                     env[f"ALERTPOST_{group.upper()}__{name.upper()}"] = str(value)
-        env |= changes
+        return env
+
+    def start_worker(self, number: int, **changes: str) -> int:
+        """Start a worker process, its variables changed as given; returns its process id."""
+        env = self.worker_environment() | changes
         child = Child(f"worker-{number}", (sys.executable, "-m", "workers.main"), env=env)
         process = self._start(child, log_file=self._directory / f"worker-{number}.log")
         self.workers[number] = process

@@ -28,9 +28,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.chaos.outage import redis_away, sql_away
 from bench.chaos.schedule import draw
 from bench.chaos.shim import compiler
+from bench.chaos.steps import crash_at_each_step
+from bench.chaos.stopping import roll_under_load, stop_with_visits_open
 from console.output import out
+from models import logs
+from models.settings import LogSettings
 
 COLUMNS = (
     "round", "sql", "workers", "faults", "enqueued", "accepted", "dead", "expired", "lost",
@@ -183,7 +188,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--beside", type=int, default=1, help="rounds at once")
     parser.add_argument("--keep", type=Path, help="where broken rounds are kept")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    trials = parser.add_argument_group("instead of the storm, with the default settings")
+    trials.add_argument("--outage", choices=("redis", "sql"), help="for --seconds")
+    trials.add_argument("--steps", action="store_true", help="a crash at each step of a delivery")
+    trials.add_argument("--stop", action="store_true", help="SIGTERM with 500 visits open")
+    trials.add_argument("--roll", action="store_true", help="rolling restarts under load")
+    trials.add_argument("--sql", choices=("sqlite", "postgresql"), help="only there")
     given = parser.parse_args(arguments)
+    if given.outage or given.steps or given.stop or given.roll:
+        return _trials(given)
+    return _storm(given)
+
+
+def _trials(given: argparse.Namespace) -> int:
+    logs.setup(LogSettings(level="error"), process="chaos")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    good = True
+    for database in (given.sql,) if given.sql else ("sqlite", "postgresql"):
+        if given.outage == "redis":
+            good = redis_away(database, given.seconds) and good
+        if given.outage == "sql":
+            good = sql_away(database, given.seconds) and good
+        if given.steps:
+            good = crash_at_each_step(database) and good
+        if given.stop:
+            for silent in (False, True):
+                good = stop_with_visits_open(database, silent=silent) and good
+        if given.roll:
+            good = roll_under_load(database) and good
+    return 0 if good else 1
+
+
+def _storm(given: argparse.Namespace) -> int:
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     keep = given.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
     run = Run(seed, given.seconds, keep)
