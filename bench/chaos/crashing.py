@@ -33,6 +33,8 @@ LONGEST_COMMAND_BYTES = 512
 
 ON_ITS_WAY_SECONDS = 0.1
 
+POISON = b"this mail stops its worker"
+
 
 def die(*_: object, **__: object) -> NoReturn:
     """End at once, as a power cut would."""
@@ -102,6 +104,17 @@ def after_the_commit() -> None:
     _at_the_commit_of_an_outcome(_nothing, die)
 
 
+def on_poison() -> None:
+    """A mail that says so takes its worker down, whenever it is about to be sent."""
+
+    async def poisoned(real: Any, line: Conversation, data: bytes, **options: Any) -> Any:
+        if POISON in data:
+            die()
+        return await real(line, data, **options)
+
+    _instead_of_the_mail(poisoned)
+
+
 STEPS: dict[str, Callable[[], None]] = {
     step.__name__.replace("_", "-"): step
     for step in (
@@ -148,7 +161,7 @@ def _nothing() -> None:
 def main() -> int:
     """Run as a program; whoever comes to its end has not come to the step."""
     step = sys.argv[1]
-    STEPS[step]()
+    (STEPS | {"on-poison": on_poison})[step]()
     if step == "after-the-row":
         Producer.from_settings(Settings.load()).enqueue(AlertEmail.parse(json.load(sys.stdin)))
         return 1

@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 
 import pytest
 import redis
+from sqlalchemy import select
 
-from bench.chaos.crashing import STEPS
+from bench.chaos.crashing import POISON, STEPS
 from models import wakeup
+from models.database import read
 from models.redis_keys import RedisKeys
 from sandbox.faults import Fault, Slow
-from tests.fixtures.whole import Whole
+from tests.fixtures.whole import DELIVERY, Whole
 from tests.workers.test_worker_process import CLAIM_SECONDS, ROOT, environment
 from tests.workers.visit_parts import IMPATIENT, listening, send_many
 
@@ -96,11 +98,6 @@ async def _die(whole: Whole, step: str) -> None:
 
 
 def _rows(whole: Whole) -> list[Any]:
-    from sqlalchemy import select
-
-    from models.database import read
-    from tests.fixtures.whole import DELIVERY
-
     with read(whole.engine) as connection:
         return list(connection.execute(select(DELIVERY).order_by(DELIVERY.c.id)))
 
@@ -141,3 +138,27 @@ async def test_a_crash_at_each_step(
     assert sent.count(rows[0].message_id) == expected.copies
     assert len(sent) == len(rows) + expected.copies - 1
     assert whole.exchange().violations.total() == 0
+
+
+async def test_a_mail_that_stops_its_worker_takes_nobody_along(whole: Whole) -> None:
+    """In hand at three deaths it is a dead letter; its batch and other mailboxes are not."""
+    await asyncio.to_thread(whole.add_tenant, "fabrikam")
+    poison = whole.producer.enqueue(whole.alert(text=POISON.decode(), severity="critical"))
+    neighbours = send_many(whole, 3) + whole.producer.enqueue_many(
+        [whole.alert(tenant="fabrikam", to=["ops@fabrikam.example"], subject="Alert")]
+    )
+    for deaths in (1, 2, 3):
+        with _process(whole, "on-poison") as process:
+            await asyncio.to_thread(process.wait, 20)
+            assert process.returncode == -signal.SIGKILL
+        await whole.until(lambda: whole.row(poison.delivery_id).state != "sending")
+        assert whole.row(poison.delivery_id).claims == deaths
+
+    async with listening(whole.settings, whole.services.visits):
+        await whole.until(lambda: whole.count("accepted") == len(neighbours))
+
+    row = whole.row(poison.delivery_id)
+    assert (row.state, row.reason, row.uncertain) == ("dead", "stops-its-worker", True)
+    assert [mail for mail in whole.outbox() if mail.message_id == row.message_id] == []
+    others = [whole.row(receipt.delivery_id) for receipt in neighbours]
+    assert [other.state for other in others] == ["accepted"] * len(neighbours)

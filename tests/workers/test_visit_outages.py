@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
+from models.database import create_engine_from
+from models.errors import StoreUnavailable
+from producers.enqueue import Producer
 from sandbox.faults import Fault, Slow
 from tests.fixtures.whole import Whole
 from tests.workers.visit_parts import IMPATIENT, listening, send_many
@@ -61,8 +64,11 @@ def sql_away(whole: Whole) -> Iterator[None]:
 
 
 async def test_sql_away_in_the_middle_forgets_no_outcome(whole: Whole) -> None:
-    """Mails stop while SQL is away, what was sent is recorded when it is back, the rest follows."""
+    """Producers are refused and mails stop; what was sent is recorded, then the rest follows."""
     send_many(whole, 60)
+    url = whole.engine.url.render_as_string(hide_password=False)
+    engine = create_engine_from(url, busy_seconds=0.2)
+    impatient = Producer(engine, whole.vault, None)
     lane_id = whole.mailbox_id("contoso")
     async with listening(whole.settings, whole.services.visits):
         await whole.services.wake(lane_id, critical=False)
@@ -70,6 +76,8 @@ async def test_sql_away_in_the_middle_forgets_no_outcome(whole: Whole) -> None:
         with sql_away(whole):
             await asyncio.sleep(0.3)
             sent = len(whole.outbox())
+            with pytest.raises(StoreUnavailable, match=r"locked|busy|reached|shutting down"):
+                await asyncio.to_thread(impatient.enqueue, whole.alert())
             await asyncio.sleep(0.7)
             # One mail for each open connection may have been on its way.
             assert len(whole.outbox()) <= sent + 1
@@ -78,3 +86,4 @@ async def test_sql_away_in_the_middle_forgets_no_outcome(whole: Whole) -> None:
     assert not whole.exchange().outbox.duplicate_message_ids()
     assert len(whole.outbox()) == 60
     assert whole.exchange().max_connections <= 3
+    engine.dispose()

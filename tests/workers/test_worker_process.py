@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from models.settings import Settings
-from sandbox.faults import Fault, Phase, Stall
+from sandbox.faults import Fault, Stall
 from tests.fixtures.whole import Whole
-from tests.workers.visit_parts import IMPATIENT, listening, send, send_many
+from tests.workers.visit_parts import IMPATIENT, send, send_many
 
 ROOT = Path(__file__).parents[2]
 CLAIM_SECONDS = 1
@@ -87,49 +87,6 @@ async def test_servers_that_do_not_answer_hold_up_nobody_else(whole: Whole) -> N
 
         await whole.until(lambda: whole.row(receipt.delivery_id).state == "accepted", seconds=10)
         assert struck["slow"] == 2
-
-
-async def _killed_at(whole: Whole, phase: Phase) -> None:
-    """Let a worker come to a phase, and kill it there."""
-    whole.sandbox.exchange.inject(Fault(phase, phase, Stall(), times=1))
-    async with worker(whole) as process:
-        await whole.until(lambda: whole.sandbox.exchange.faults.struck[phase] == 1)
-        process.kill()
-
-
-@pytest.mark.parametrize("phase", ["auth", "mail", "body"])
-async def test_a_killed_worker_leaves_one_mail_in_doubt(whole: Whole, phase: Phase) -> None:
-    """What it held goes out soon after; only the mail in hand is marked, before it goes again."""
-    receipts = send_many(whole, 4)
-    await _killed_at(whole, phase)
-    assert [whole.row(receipt.delivery_id).state for receipt in receipts] == ["sending"] * 4
-    died = time.monotonic()
-
-    async with listening(whole.settings, whole.services.visits):
-        await whole.until(lambda: whole.count("accepted") == 4)
-
-    # The claim and the slot run out, then a sweep comes by; with the defaults, 20 s and 5 s.
-    assert time.monotonic() - died < 2 * CLAIM_SECONDS + 2
-    rows = [whole.row(receipt.delivery_id) for receipt in receipts]
-    assert [row.uncertain for row in rows] == [True, False, False, False]
-    assert len(whole.outbox()) == 4
-    assert whole.exchange().violations.total() == 0
-
-
-async def test_a_mail_that_stops_its_worker_is_put_aside(whole: Whole) -> None:
-    """In hand at three deaths: a dead letter, and the lane goes on without it."""
-    receipt = send(whole)
-    for deaths in (1, 2, 3):
-        await _killed_at(whole, "body")
-        await whole.until(lambda: whole.row(receipt.delivery_id).state != "sending", seconds=5)
-        if deaths < 3:
-            assert whole.row(receipt.delivery_id).claims == deaths
-
-    row = whole.row(receipt.delivery_id)
-    assert (row.state, row.reason, row.uncertain) == ("dead", "stops-its-worker", True)
-    later = send(whole)
-    async with listening(whole.settings, whole.services.visits):
-        await whole.until(lambda: whole.row(later.delivery_id).state == "accepted")
 
 
 async def test_a_stop_finishes_the_mail_in_hand_and_returns_the_rest(whole: Whole) -> None:
