@@ -31,6 +31,15 @@ from models.moves import DELIVERY, in_state, move
 from models.severity import Severity
 from models.tables import METADATA
 
+SUSPECT_CLAIMS = 2
+"""
+In hand at so many deaths of a worker, a delivery is suspected of causing them.
+
+One more makes it a dead letter, so from here on only one suspect is in hand at a time, over all
+workers: the next death then tells which one it is. Without that, a mail that stops its worker
+would condemn whatever other visits of the same process had in hand each time.
+"""
+
 _MAILBOX = METADATA.tables["mailbox"]
 _D = DELIVERY.c
 
@@ -134,6 +143,14 @@ def severity_in(*severities: Severity) -> Any:
     return _D.severity.in_([literal_column(str(int(severity))) for severity in severities])
 
 
+_S = DELIVERY.alias("suspect")
+_SUSPECT_IN_HAND = exists().where(
+    _S.c.state == literal_column(f"'{State.SENDING.value}'"),
+    _S.c.claimed_by >= "",
+    _S.c.claims >= SUSPECT_CLAIMS,
+)
+
+
 @cache
 def _claim(only_critical: bool, probing: bool) -> Update:  # noqa: FBT001 - parts of a cache key
     ready = [_MAILBOX.c.id == bindparam("lane", type_=Uuid()), _MAILBOX.c.connected_at.is_not(None)]
@@ -151,6 +168,7 @@ def _claim(only_critical: bool, probing: bool) -> Update:  # noqa: FBT001 - part
             _D.due_at <= utc_now(),
             or_(_D.expires_at.is_(None), _D.expires_at > utc_now()),
             exists().where(*ready),
+            or_(_D.claims < SUSPECT_CLAIMS, ~_SUSPECT_IN_HAND),
         )
         .order_by(*in_lane_order())
         # In the text: with the limit unknown PostgreSQL plans for a tenth of all rows.

@@ -33,8 +33,10 @@ def recent_submissions(conn: Connection, *, mailbox_id: UUID, window_seconds: fl
     Ages are rounded down, so a permit made from one runs out late rather than early.
     """
     given = {"mailbox": mailbox_id, "window": -float(window_seconds)}
-    tries = conn.execute(_TRIES, given).all()
+    # In this order: on PostgreSQL each statement sees what was committed before it, and a mail that
+    # is settled between the two must be seen twice rather than not at all.
     visits = conn.execute(_VISITS, {"mailbox": mailbox_id}).all()
+    tries = conn.execute(_TRIES, given).all()
     return Recent(
         ages_ms=[max(0, int((now - then).total_seconds() * 1000)) for then, now in tries],
         in_hand=[(visit, max(0.0, (until - now).total_seconds())) for visit, until, now in visits],

@@ -13,11 +13,13 @@ from uuid import uuid4
 import pytest
 import redis
 import redis.asyncio
-from sqlalchemy import URL, make_url, text
+from sqlalchemy import URL, event, make_url, text
 
 from models import lane, senders
 from models.database import create_engine_from, read, write
+from models.lifecycle import ACCEPT
 from models.redis_keys import RedisKeys
+from models.stages import Stage
 from sandbox.entra_faults import EntraFault, EntraFaultKind
 from sandbox.faults import Fault, Slow, Stall
 from tests.fixtures.whole import Whole
@@ -236,3 +238,41 @@ async def test_a_visit_that_lost_its_slot_while_it_waited_for_a_token_opens_noth
 
     assert end is VisitEnd.AWAY
     assert whole.exchange().max_connections == 0
+
+
+async def test_a_mail_that_is_settled_while_redis_is_taught_again_counts(whole: Whole) -> None:
+    """Settled by another process between the two statements that SQL is asked by: it is seen."""
+    (receipt,) = send_many(whole, 1)
+    with write(whole.engine) as connection:
+        lane.claim(
+            connection,
+            mailbox_id=receipt.mailbox_id,
+            claimed_by="another-process/1",
+            limit=1,
+            lease_seconds=20.0,
+        )
+    outcome = lane.Outcome(
+        delivery_id=receipt.delivery_id,
+        mailbox_id=receipt.mailbox_id,
+        claimed_by="another-process/1",
+        transition=ACCEPT,
+        attempt=lane.AttemptRecord(stage=Stage.BODY, rule="accepted", took_permit=True),
+    )
+    statements = []
+
+    def settle_after_the_first(*_: Any) -> None:
+        statements.append(1)
+        if len(statements) == 1:
+            with write(other) as meanwhile:
+                lane.settle(meanwhile, [outcome])
+
+    other = create_engine_from(whole.engine.url.render_as_string(hide_password=False))
+    with read(whole.engine) as connection:
+        event.listen(connection, "after_cursor_execute", settle_after_the_first)
+        recent = lane.recent_submissions(
+            connection, mailbox_id=receipt.mailbox_id, window_seconds=60.0
+        )
+    other.dispose()
+
+    assert len(statements) == 2
+    assert len(recent.ages_ms) + len(recent.in_hand) >= 1
