@@ -66,9 +66,10 @@ def sql_away(database: str, seconds: float) -> bool:
     with ground(database, limits=NO_LIMITS) as given:
         stage = given.stage
         _begin(stage)
-        # Mails are under way when it begins: two seconds of them at once.
-        stage.producer.enqueue_many([alert(stage.slugs[n % 4], n) for n in range(40)])
         sent_before, _ = _enqueue_for(stage, BEFORE_SECONDS)
+        # So that mails are under way when it begins.
+        stage.producer.enqueue_many([alert(stage.slugs[n % 4], n) for n in range(40)])
+        time.sleep(1.0)
         taken_before, sent, refused, taken = _without_sql(given, seconds)
         good = _flows_again(stage, 40 + sent_before + sent)
     # One mail for each open connection may have been on its way: three a mailbox at most.

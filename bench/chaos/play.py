@@ -152,7 +152,7 @@ class Round:
         self._postgresql: Postgresql | None = None
         url = ""
         if self._plan.database == "postgresql":
-            self._postgresql = enter(Postgresql(self._guard, self._shims.environment("sql")))
+            self._postgresql = enter(Postgresql(self._shims.environment("sql")))
             url = self._postgresql.url()
         self._stage = stage = enter(
             Stage(

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import psutil
 import redis
@@ -38,12 +39,10 @@ class Postgresql:
     It keeps its defaults, ``fsync`` included.
 
     Args:
-        guard: Ends it should we be killed.
         env: Variables of its processes.
     """
 
-    def __init__(self, guard: Guard, env: Mapping[str, str] | None = None) -> None:
-        self._guard = guard
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -63,6 +62,8 @@ class Postgresql:
         self._user: str | None = installed.system_user
         if self._user is not None:
             shutil.chown(self._folder, self._user)
+        # Ends it should we be killed.
+        self._guard = Guard()
         self.start()
         return self
 
@@ -70,7 +71,18 @@ class Postgresql:
         if self._process is not None:
             self.thaw()
             self._end(signal.SIGQUIT)
+        self._guard.__exit__()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def database(self) -> str:
+        """Make a database beside the first one; gives its URL."""
+        name = f"chaos_{uuid4().hex[:12]}"
+        engine = create_engine(self.url(), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f'CREATE DATABASE "{name}"'))
+        url = engine.url.set(database=name).render_as_string(hide_password=False)
+        engine.dispose()
+        return url
 
     @property
     def socket(self) -> Path:

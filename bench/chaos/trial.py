@@ -15,7 +15,6 @@ from sqlalchemy import func, select
 
 from bench.chaos.servers import Postgresql
 from console.stage import Stage
-from console.supervisor import Guard
 from models.alert import AlertEmail
 from models.database import read
 from models.tables import METADATA
@@ -50,8 +49,7 @@ def ground(
     with ExitStack() as stack:
         postgresql = None
         if database == "postgresql":
-            guard = stack.enter_context(Guard())
-            postgresql = stack.enter_context(Postgresql(guard))
+            postgresql = stack.enter_context(Postgresql())
         stage = stack.enter_context(
             Stage(
                 Path(mkdtemp(prefix="chaos-trial-")),

@@ -65,7 +65,7 @@ def never_above(
         )
         stage.add_tenants()
         facts = stage.sandbox.facts
-        line = stack.enter_context(Line(facts["smtp_host"], facts["smtp_port"], seed=str(seed)))
+        line = stack.enter_context(Line((facts["smtp_host"], facts["smtp_port"]), seed=str(seed)))
         with write(stage.engine) as connection:
             connection.execute(update(METADATA.tables["tenant"]).values(smtp_port=line.port))
         for _ in stage.connect_all():

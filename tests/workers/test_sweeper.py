@@ -31,7 +31,7 @@ class Rounds:
     async def run(self, operation: Any) -> Any:
         if operation is database.now:
             return datetime.now(UTC)
-        if operation is not lane.sweep:
+        if getattr(operation, "func", operation) is not lane.sweep:
             return 0
         self.swept += 1
         result = self._results.pop(0) if self._results else NOTHING
