@@ -200,12 +200,19 @@ class TokenLeases:
             if not joined or lease.serves(sender, other_than=rejected, now=time.monotonic()):
                 return lease
 
-    async def close(self) -> None:
-        """Let refreshes under way come to their end: a rotated token must be committed."""
+    async def close(self, *, patience_seconds: float | None = None) -> None:
+        """
+        Let refreshes under way come to their end: a rotated token must be committed.
+
+        Args:
+            patience_seconds: How long they may still take; None: as long as a request may.
+        """
         self._closed = True
+        if patience_seconds is None:
+            patience_seconds = self._settings.request_timeout_seconds
         tasks = [flight.task for flight in self._flights.values()]
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self._settings.request_timeout_seconds)
+            _, late = await asyncio.wait(tasks, timeout=patience_seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

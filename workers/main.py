@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -47,6 +48,9 @@ LOOK_AGAIN_SECONDS = 1.0
 STOP_SECONDS = 7.0
 """How long a stop waits for mails in hand; visits that take longer are cut short."""
 
+LONGEST_STOP_SECONDS = 14.0
+"""All of a stop, also where Redis, SQL and Entra are away at once; orchestrators wait longer."""
+
 HANDS = 4
 """Threads that take wake-ups and begin visits; the visits are on the loop."""
 
@@ -66,6 +70,7 @@ class _Lifetime(Middleware):
         self._engine = engine
         self._room = room
         self.services: Services | None = None
+        self._stop_by = 0.0
 
     def visits(self) -> Visits:
         """Give the visits of the running services."""
@@ -79,6 +84,7 @@ class _Lifetime(Middleware):
             raise _NotBuilt(str(error)) from error
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:  # noqa: ARG002
+        self._stop_by = time.monotonic() + LONGEST_STOP_SECONDS
         if self.services is not None:
             self.services.visits.stopping = True
 
@@ -88,7 +94,7 @@ class _Lifetime(Middleware):
 
     async def _end(self, services: Services) -> None:
         await services.visits.finish(patience_seconds=STOP_SECONDS)
-        await services.close()
+        await services.close(by=self._stop_by)
 
     async def _build(self) -> None:
         self.services = Services(self._settings, self._engine, room=self._room)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -42,6 +43,10 @@ REDIS_TIMEOUT_SECONDS = 3.0
 
 STOP_SECONDS = 3.0
 """How long a stop waits for SQL to take the last outcomes."""
+
+LONGEST_CLOSE_SECONDS = 20.0
+LEAST_SECONDS = 0.5
+"""What each part of a stop gets, also where those before it took all the time there was."""
 
 
 class Services:
@@ -165,16 +170,29 @@ class Services:
         if mailboxes:
             await asyncio.to_thread(self._waker.wake, mailboxes)
 
-    async def close(self) -> None:
-        """Stop what runs, in reverse order of its making; visits still open are cut short."""
+    async def close(self, *, by: float | None = None) -> None:
+        """
+        Stop what runs, in reverse order of its making; visits still open are cut short.
+
+        Args:
+            by: On ``time.monotonic``, when it must be over: a database or Redis that is away must
+                not hold up a stop.
+        """
         self._stop.set()
         await self.visits.end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.connections.close()
-        await self.leases.close()
-        await asyncio.to_thread(self.recorder.stop, timeout_seconds=STOP_SECONDS)
+        if by is None:
+            by = time.monotonic() + LONGEST_CLOSE_SECONDS
+        patience = max(LEAST_SECONDS, by - time.monotonic() - LEAST_SECONDS)
+        await asyncio.gather(
+            asyncio.wait_for(self.connections.close(), patience),
+            self.leases.close(patience_seconds=patience),
+            return_exceptions=True,
+        )
+        patience = max(LEAST_SECONDS, by - time.monotonic())
+        await asyncio.to_thread(self.recorder.stop, timeout_seconds=min(STOP_SECONDS, patience))
         await self._redis.aclose()
         self._waker.close()
 
