@@ -40,6 +40,8 @@ class Diary:
     kills: list[tuple[int, float]] = field(default_factory=list)
     """Process ids of killed workers, and when."""
     freezes: list[Freeze] = field(default_factory=list)
+    forgets: list[float] = field(default_factory=list)
+    """When Redis lost its memory, or had to forget because its clock was set."""
     ended: set[int] = field(default_factory=set)
     """Process ids of workers that ended because we wanted it."""
     breaks: list[str] = field(default_factory=list)
@@ -169,11 +171,13 @@ class Breaking:
             self._all.redis.kill()
             time.sleep(seconds)
             self._all.redis.start()
+            self._diary.forgets.append(time.time())
 
     def flush_redis(self) -> None:
         """Everything forgotten."""
         with self._on_redis:
             self._all.redis.flush()
+            self._diary.forgets.append(time.time())
 
     def freeze_redis(self, seconds: float) -> None:
         """SIGSTOP and SIGCONT."""
@@ -241,9 +245,11 @@ class Breaking:
         """Set a wall clock wrong, later right again."""
         if self._has_shims():
             with self._on_clock:
-                self._all.shims.step(part, ahead)
-                time.sleep(seconds)
-                self._all.shims.step(part, 0)
+                for now_ahead, lasts in ((ahead, seconds), (0, 0.0)):
+                    self._all.shims.step(part, now_ahead)
+                    if part == "redis":
+                        self._diary.forgets.append(time.time())
+                    time.sleep(lasts)
 
     def _has_shims(self) -> bool:
         if not self._all.shims.usable:

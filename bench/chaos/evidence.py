@@ -113,6 +113,8 @@ class Verdict:
     violations: int = 0
     frozen_connections: int = 0
     """Connections beyond the limit while a process that stood still kept its own open."""
+    unremembered: int = 0
+    """Mails beyond the limit when Redis forgot them and SQL's clock was set, within one window."""
     breaks: list[str] = field(default_factory=list)
 
 
@@ -169,7 +171,10 @@ def judge(
     *,
     kills: Sequence[tuple[int, float]],
     freezes: Sequence[Freeze],
+    forgets: Sequence[float],
+    steps: Sequence[float],
     slot_seconds: float,
+    window_seconds: float,
 ) -> Verdict:
     """
     Hold the promises against what there is.
@@ -179,7 +184,10 @@ def judge(
         receipts: What a producer got back: ids, or words of subjects.
         kills: Process ids of killed workers, and when.
         freezes: Workers that stood still.
+        forgets: When Redis lost its memory.
+        steps: When the database's clock was set.
         slot_seconds: After which a slot that is not renewed is given away.
+        window_seconds: Of the limit.
     """
     verdict = Verdict(
         enqueued=len(receipts),
@@ -191,7 +199,18 @@ def judge(
     verdict.expired = states[State.EXPIRED.value]
     _judge_losses(verdict, evidence, receipts)
     _judge_duplicates(verdict, evidence, kills)
-    _judge_limits(verdict, evidence, freezes, slot_seconds)
+    since = window_seconds + slot_seconds
+    _judge_limits(
+        verdict,
+        evidence,
+        lambda moment: any(
+            freeze.begin + slot_seconds / 2 < moment < freeze.end + slot_seconds
+            for freeze in freezes
+        ),
+        lambda moment: all(
+            any(0 <= moment - each <= since for each in times) for times in (forgets, steps)
+        ),
+    )
     return verdict
 
 
@@ -248,19 +267,22 @@ def _judge_duplicates(
 
 
 def _judge_limits(
-    verdict: Verdict, evidence: Evidence, freezes: Sequence[Freeze], slot_seconds: float
+    verdict: Verdict,
+    evidence: Evidence,
+    frozen: Callable[[float], bool],
+    unremembered: Callable[[float], bool],
 ) -> None:
     for violation in evidence.violations:
-        excused = violation["kind"] == "connections" and any(
-            freeze.begin + slot_seconds / 2 < violation["time"] < freeze.end + slot_seconds
-            for freeze in freezes
-        )
-        if excused:
+        kind, moment = violation["kind"], violation["time"]
+        if kind == "connections" and frozen(moment):
             # Nobody can close the connections of a process that stands still.
             verdict.frozen_connections += 1
+        elif kind == "message_rate" and unremembered(moment):
+            # Both that remember the window were made to forget it.
+            verdict.unremembered += 1
         else:
             verdict.violations += 1
             verdict.breaks.append(
-                f"limit broken at {violation['time']:.3f}: {violation['kind']} of "
-                f"{violation['mailbox']}, {violation['detail']}"
+                f"limit broken at {moment:.3f}: {kind} of {violation['mailbox']}, "
+                f"{violation['detail']}"
             )

@@ -407,7 +407,10 @@ class Round:
             receipts,
             kills=self._diary.kills,
             freezes=self._diary.freezes,
+            forgets=self._diary.forgets,
+            steps=self._shims.steps(clock),
             slot_seconds=SLOT_SECONDS,
+            window_seconds=WINDOW_SECONDS,
         )  # fmt: skip
         verdict.breaks += self._diary.breaks
         longest = max(self._seen.values(), default=0.0)

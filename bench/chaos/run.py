@@ -39,8 +39,8 @@ from models.settings import LogSettings
 
 COLUMNS = (
     "round", "sql", "workers", "faults", "enqueued", "accepted", "dead", "expired", "lost",
-    "dupl.", "uncertain", "violations", "frozen", "grants", "recovery", "stop", "drain", "took",
-    "result",
+    "dupl.", "uncertain", "violations", "frozen", "clock", "grants", "recovery", "stop", "drain",
+    "took", "result",
 )  # fmt: skip
 LONGEST_ROUND_SECONDS = 300.0
 TRIES = 3
@@ -127,7 +127,7 @@ class Run:
                     number, plan.database, plan.workers, len(plan.troubles), verdict["enqueued"],
                     verdict["accepted"], verdict["dead"], verdict["expired"], verdict["lost"],
                     verdict["duplicates"], verdict["uncertain"], verdict["violations"],
-                    verdict["frozen_connections"], figures["grants_lost"],
+                    verdict["frozen_connections"], verdict["unremembered"], figures["grants_lost"],
                     *(f"{figures[name]:.1f} s" for name in (
                         "recovery_seconds", "stop_seconds", "drain_seconds", "seconds")),
                     "BROKEN" if verdict["breaks"] else "good",
@@ -168,6 +168,7 @@ def summary(seed: int, played: Sequence[Figures], spoiled: Sequence[str]) -> dic
         "uncertain": total("uncertain"),
         "violations": total("violations"),
         "frozen_connections": total("frozen_connections"),
+        "unremembered": total("unremembered"),
         "grants_lost": sum(figures["grants_lost"] for figures in played),
         "troubles": sum(figures["faults"] for figures in played),
         "troubles_left_out": sum(figures["left_out"] for figures in played),

@@ -67,6 +67,10 @@ class Shims:
         with self._lock:
             self._tell(part, self._told[part][0], full=full)
 
+    def steps(self, part: str) -> list[float]:
+        """Tell when a part's clock was set."""
+        return [moment for moment, _ in self._steps.get(part, [])]
+
     def true_time(self, part: str, moment: float) -> float:
         """Give the true moment at which a part's clock showed this one."""
         begin, ahead = 0.0, 0
