@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from models.settings import Settings
+from sandbox.entra_faults import EntraFault, EntraFaultKind
 from sandbox.faults import Fault, Stall
 from tests.fixtures.whole import Whole
 from tests.workers.visit_parts import IMPATIENT, send, send_many
@@ -119,6 +120,21 @@ async def test_a_stop_does_not_wait_for_a_server_that_stays_silent(whole: Whole)
     assert states[1:] == ["queued", "queued"]
     await whole.until(lambda: whole.row(receipts[0].delivery_id).state == "queued", seconds=5)
     assert whole.row(receipts[0].delivery_id).uncertain is True
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+async def test_a_stop_does_not_wait_for_a_sign_in_service_that_stays_silent(whole: Whole) -> None:
+    """SIGTERM while a token is waited for: out in time, nothing was sent, all is queued again."""
+    slow = EntraFault(EntraFaultKind.SLOW, remaining=10, seconds=28.0)
+    whole.sandbox.world.entra_faults.add(slow)
+    send_many(whole, 2)
+    async with worker(whole, ALERTPOST_LEASE__REQUEST_TIMEOUT_SECONDS="25") as process:
+        await whole.until(lambda: whole.count("sending") == 2)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 15) == 0
+
+    assert whole.outbox() == []
+    await whole.until(lambda: whole.count("queued") == 2)
 
 
 def _refusal(environment: dict[str, str]) -> str:
