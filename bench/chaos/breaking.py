@@ -153,6 +153,10 @@ class Breaking:
         if process.poll() is None:
             diary.breaks.append(f"worker {number} did not stop within {took:.0f} s")
             diary.crashes += 1
+            # Python then writes into its log what each thread was at.
+            process.send_signal(signal.SIGABRT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(5)
             process.kill()
             process.wait()
         elif process.returncode not in {0, -signal.SIGTERM}:

@@ -242,6 +242,7 @@ class Round:
         if self._postgresql is not None and sql is not None:
             url = self._postgresql.url(sql.port)
             roads["ALERTPOST_DATABASE_URL"] = url.replace("+psycopg", "")
+        roads["PYTHONFAULTHANDLER"] = "1"
         return roads | self._shims.environment(
             "machine" if self._plan.database == "sqlite" else part
         )
