@@ -76,7 +76,7 @@ class Turns:
             try:
                 came = _locked(self._next, waiting, until) and _locked(self._turn, held, until)
             except OSError:
-                # Where no file can be made, SQLite says why; or it can write, and there is no queue.
+                # Where no file can be made, SQLite says why; or it can write, without a queue.
                 return
         self._patience = self._most_patience if came else 0.0
 
