@@ -44,7 +44,7 @@ commit; see docs/decisions.
 """
 
 LOOK_AGAIN_SECONDS = 1.0
-"""Between looks for a database that is away when the worker starts."""
+"""Between looks for a database that is away when the worker starts, and for a stop."""
 
 STOP_SECONDS = 7.0
 """How long a stop waits for mails in hand; visits that take longer are cut short."""
@@ -161,7 +161,10 @@ def run(settings: Settings) -> int:
     gc.collect()
     gc.freeze()
     log.info("worker_start", concurrency=settings.worker.concurrency)
-    stop.wait()
+    # With a limit each time: a signal that the system hands to another thread, as it may to a
+    # process that was frozen, is seen only when this one wakes.
+    while not stop.wait(LOOK_AGAIN_SECONDS):
+        continue
     worker.stop(timeout=HANDS_MILLISECONDS)
     broker.close()
     engine.dispose()

@@ -24,7 +24,11 @@ from workers.recorder import Recorder
 log = structlog.get_logger()
 
 CALL_BACK_EVERY = 12
-"""Sweeps between looks for what a clock that was set back has put off; a minute by default."""
+"""
+Intervals between looks for what a clock that was set back has put off; a minute by default.
+
+By time, not by number: of several workers each sweeps only now and then.
+"""
 
 
 class Sweeper:
@@ -51,7 +55,7 @@ class Sweeper:
         self._worker = worker
         self._bucket_seconds = bucket_seconds
         self._clock = ClockWatch()
-        self._sweeps = 0
+        self._called_back_at = time.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sweep until told to stop; an outage of Redis or SQL is waited out."""
@@ -88,8 +92,8 @@ class Sweeper:
             await self._recorder.run(
                 partial(lane.clock_was_set, seconds=step, lease_seconds=self._claim_seconds)
             )
-        self._sweeps += 1
-        if self._sweeps % CALL_BACK_EVERY == 0:
+        if asked - self._called_back_at > CALL_BACK_EVERY * self._interval_seconds:
+            self._called_back_at = asked
             await self._recorder.run(partial(lane.call_back, lease_seconds=self._claim_seconds))
 
     async def _sweep(self) -> None:

@@ -340,6 +340,7 @@ class _Visit:
         )
         if not entry.known:
             window = services.settings.pacing.window_seconds
+            lease = services.settings.visit.claim_seconds
             recent = await services.recorder.run(
                 partial(lane.recent_submissions, mailbox_id=self._mailbox_id, window_seconds=window)
             )
@@ -350,7 +351,8 @@ class _Visit:
             await services.pacer.seed(
                 self._mailbox_id,
                 ages_ms=recent.ages_ms,
-                holders=[(holder, int(left * 1000)) for holder, left in recent.in_hand],
+                # No claim lasts longer than its lease, unless SQL's clock was set back meanwhile.
+                holders=[(holder, int(min(left, lease) * 1000)) for holder, left in recent.in_hand],
                 era=entry.era,
             )
             asked = time.monotonic()

@@ -276,3 +276,28 @@ async def test_a_mail_that_is_settled_while_redis_is_taught_again_counts(whole: 
 
     assert len(statements) == 2
     assert len(recent.ages_ms) + len(recent.in_hand) >= 1
+
+
+async def test_claims_that_a_clock_set_back_made_long_hold_no_slots_for_as_long(
+    whole: Whole, redis_client: redis.Redis, redis_keys: RedisKeys
+) -> None:
+    """Redis is taught of dead visits whose claims last an hour too long; others send soon."""
+    receipts = send_many(whole, 4)
+    mailbox_id = receipts[0].mailbox_id
+    for number in range(3):
+        with write(whole.engine) as connection:
+            lane.claim(
+                connection,
+                mailbox_id=mailbox_id,
+                claimed_by=f"dead/{number}",
+                limit=1,
+                lease_seconds=3600.0,
+            )
+    redis_client.delete(redis_keys.slots(mailbox_id), redis_keys.permits(mailbox_id))
+
+    async def accepted() -> None:
+        while whole.row(receipts[3].delivery_id).state != "accepted":
+            await visit(whole, mailbox_id)
+            await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(accepted(), 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import subprocess
@@ -135,6 +136,19 @@ async def test_a_stop_does_not_wait_for_a_sign_in_service_that_stays_silent(whol
 
     assert whole.outbox() == []
     await whole.until(lambda: whole.count("queued") == 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="aims a signal at a thread")
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+async def test_a_stop_is_noticed_whichever_thread_the_system_tells(whole: Whole) -> None:
+    """SIGTERM may reach a process that was frozen in any of its threads; it ends all the same."""
+    receipt = send(whole)
+    async with worker(whole) as process:
+        await whole.until(lambda: whole.row(receipt.delivery_id).state == "accepted")
+        threads = [int(task) for task in os.listdir(f"/proc/{process.pid}/task")]
+        other = next(thread for thread in threads if thread != process.pid)
+        assert ctypes.CDLL(None).tgkill(process.pid, other, signal.SIGTERM) == 0
+        assert await asyncio.to_thread(process.wait, 15) == 0
 
 
 def _refusal(environment: dict[str, str]) -> str:
