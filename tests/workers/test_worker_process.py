@@ -138,6 +138,11 @@ async def test_a_stop_does_not_wait_for_a_sign_in_service_that_stays_silent(whol
     await whole.until(lambda: whole.count("queued") == 2)
 
 
+def _another_thread(process: subprocess.Popen[str]) -> int:
+    threads = (int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir())
+    return next(thread for thread in threads if thread != process.pid)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="aims a signal at a thread")
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 async def test_a_stop_is_noticed_whichever_thread_the_system_tells(whole: Whole) -> None:
@@ -145,9 +150,8 @@ async def test_a_stop_is_noticed_whichever_thread_the_system_tells(whole: Whole)
     receipt = send(whole)
     async with worker(whole) as process:
         await whole.until(lambda: whole.row(receipt.delivery_id).state == "accepted")
-        threads = [int(task) for task in os.listdir(f"/proc/{process.pid}/task")]
-        other = next(thread for thread in threads if thread != process.pid)
-        assert ctypes.CDLL(None).tgkill(process.pid, other, signal.SIGTERM) == 0
+        told = ctypes.CDLL(None).tgkill(process.pid, _another_thread(process), signal.SIGTERM)
+        assert told == 0
         assert await asyncio.to_thread(process.wait, 15) == 0
 
 
