@@ -99,7 +99,7 @@ def test_processes_take_turns(sqlite_url: str) -> None:
     """Of processes that write as fast as they can, none is overtaken again and again."""
     write_once(sqlite_url, busy_seconds=1.0)
     with ExitStack() as stack:
-        writers = [stack.enter_context(process(WRITER, sqlite_url, "80")) for _ in range(3)]
+        writers = [stack.enter_context(process(WRITER, sqlite_url, "60")) for _ in range(3)]
         for writer in writers:
             pipe(writer.stdin).write("go\n")
             pipe(writer.stdin).flush()
@@ -111,7 +111,7 @@ def test_processes_take_turns(sqlite_url: str) -> None:
         for writer in spans
         for asked, begun in writer
     ]
-    assert len(begins) == 3 * 80
+    assert len(begins) == 3 * 60
     assert max(overtaken) <= 20
 
 
