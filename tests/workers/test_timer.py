@@ -26,7 +26,7 @@ class Bell:
         self._rung.set()
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.heard) < count:
                 self._rung.clear()
                 await self._rung.wait()
