@@ -10,6 +10,7 @@ import typer
 
 from console import command_logs, output
 from console.commands import GROUPS, VERBS
+from console.plain_help import PlainHelp
 from models.errors import (
     AlertpostError,
     ConfigurationError,
@@ -48,6 +49,7 @@ _UsageFault: type[Exception] = next(
 
 app = typer.Typer(
     name="alertpost",
+    cls=PlainHelp,
     help="Alert e-mail that gets through Microsoft 365, without a stored password.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

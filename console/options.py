@@ -32,7 +32,7 @@ SeverityOption = Annotated[
 ]
 Tenant = Annotated[str | None, typer.Option(metavar="SLUG", help="Only this tenant's.")]
 Mailbox = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Only this mailbox's.")]
-Limit = Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")]
+Limit = Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="At most so many.")]
 Why = Annotated[
     str | None, typer.Option("--why", metavar="TEXT", help="The reason, for the audit trail.")
 ]

@@ -28,6 +28,8 @@ from models.percentiles import milliseconds_between, percentiles
 
 SHARES = (0.5, 0.95, 0.99, 1.0)
 TOP_REASONS = 10
+TOTAL = "in all"
+"""What the row of all tenants is called. No tenant can be: a slug holds no space."""
 _ACCEPTED_RULE = "accepted"
 
 
@@ -81,10 +83,10 @@ class Report:
         }
 
     def csv_rows(self) -> Iterator[list[str]]:
-        """Return a heading and one row per tenant; the total, without a slug, comes last."""
+        """Return a heading and one row per tenant; the row ``TOTAL`` comes last."""
         names = [entry.name for entry in fields(Figures)]
         yield ["tenant", *names]
-        for slug, figures in (*self.tenants.items(), ("", self.total)):
+        for slug, figures in (*self.tenants.items(), (TOTAL, self.total)):
             cells = asdict(figures)
             cells["reasons"] = "; ".join(f"{rule}={n}" for rule, n in figures.reasons.items())
             yield [slug, *("" if cells[name] is None else str(cells[name]) for name in names)]

@@ -48,7 +48,8 @@ Code = Annotated[
     str | None, typer.Option(parser=_code, metavar="CODE", help="Only this reply: 550 or 5.1.1.")
 ]
 Some = Annotated[
-    int | None, typer.Option("--limit", min=1, max=10_000, help="Only the latest so many.")
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, max=10_000, help="Only the latest so many."),
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Also what was accepted, expired or cancelled; by id only.")

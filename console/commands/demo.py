@@ -59,13 +59,18 @@ def demo(
         bool, typer.Option("--json", help="Print a JSON object as the last line.")
     ] = False,
     source: Annotated[
-        Path, typer.Option("--input", help="Your own alerts, JSON lines.", show_default=False)
+        Path,
+        typer.Option(
+            "--input", metavar="FILE", help="Your own alerts, JSON lines.", show_default=False
+        ),
     ] = SAMPLE,
     format_name: Annotated[
-        str, typer.Option("--format", help="Of the input: alertmanager or alerts.")
+        str,
+        typer.Option("--format", metavar="alertmanager|alerts", help="What a line of it holds."),
     ] = "alertmanager",
     keep: Annotated[
-        Path | None, typer.Option("--keep", help="Keep everything in this new directory.")
+        Path | None,
+        typer.Option("--keep", metavar="DIR", help="Keep everything in this new directory."),
     ] = None,
 ) -> None:
     """

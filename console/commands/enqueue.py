@@ -56,14 +56,15 @@ def enqueue(
         str | None, typer.Option(metavar="SLUG", help="Alertmanager: whose alerts without it are.")
     ] = None,
     chunk: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Alerts a transaction, at most.")
+        int, typer.Option(metavar="N", min=1, max=100_000, help="Alerts a transaction, at most.")
     ] = CHUNK,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """
     Enqueue many alerts from JSON lines.
 
-    Bad lines are told with number and reason, the others go in. Lines with idempotency keys can
+    Bad lines are told with number and reason, the others go in; --json lists them under
+    "bad_lines". Lines with idempotency keys can
     be enqueued again without harm.
     """
     with LineSource.open(file).closing() as opened_source, opened() as context:
@@ -74,11 +75,11 @@ def enqueue(
             if strict or dry_run:
                 tally = job.run(None)
                 if dry_run or tally.bad:
-                    _tell(tally, source, done=False, as_json=as_json)
+                    _tell(job, tally, done=False, as_json=as_json)
                     raise typer.Exit(_EXIT_BAD if tally.bad else 0)
                 source.stream.seek(job.start)
             tally = job.run(accept)
-            _tell(tally, source, done=True, as_json=as_json)
+            _tell(job, tally, done=True, as_json=as_json)
             if tally.enqueued:
                 tell_if_nobody_sends(context)
     if tally.bad:
@@ -102,17 +103,19 @@ class _Job:
 
     def __init__(self, context: Context, source: LineSource, reader: Reader, chunk: int) -> None:
         self._context = context
-        self._source = source
+        self.source = source
         self._reader = reader
         self._chunk = chunk
         self._unread = 0
+        self.bad_lines: list[BadLine] = []
         self.start = 0 if source.size is None else source.stream.tell()
 
     def run(self, accept: Enqueue | None) -> Tally:
         """Read all lines and enqueue, or with None only check, their alerts."""
+        self.bad_lines.clear()
         with (
             Interrupts().watched() as interrupts,
-            _progress(self._source, "checking" if accept is None else "enqueuing") as advance,
+            _progress(self.source, "checking" if accept is None else "enqueuing") as advance,
         ):
             work = LineImport(
                 accept,
@@ -121,7 +124,7 @@ class _Job:
                 whole=interrupts.shielded,
                 chunk=self._chunk,
             )
-            self._source.before_waiting = work.commit
+            self.source.before_waiting = work.commit
             try:
                 tally = work.take_all(self._lines(advance))
             except KeyboardInterrupt:
@@ -139,7 +142,7 @@ class _Job:
         return tally
 
     def _lines(self, advance: Advance) -> Iterator[Line]:
-        for count, line in enumerate(read_lines(self._source.stream, self._reader)):
+        for count, line in enumerate(read_lines(self.source.stream, self._reader)):
             yield line
             if count % _LINES_A_LOOK == 0:
                 advance(line.number)
@@ -150,7 +153,8 @@ class _Job:
 
     def _tell_bad(self, bad: BadLine) -> None:
         about = "" if bad.field == "line" else f"{bad.field}: "
-        err.print(Text(f"{self._source.name}: line {bad.number}: {about}{bad.reason}"))
+        err.print(Text(f"{self.source.name}: line {bad.number}: {about}{bad.reason}"))
+        self.bad_lines.append(bad)
         self._unread += bad.field in {"line", "body"}
 
 
@@ -189,12 +193,13 @@ def _complain_of_rest(what: str, tally: Tally) -> None:
     )
 
 
-def _tell(tally: Tally, source: LineSource, *, done: bool, as_json: bool) -> None:
+def _tell(job: _Job, tally: Tally, *, done: bool, as_json: bool) -> None:
     if as_json:
-        print_json({**asdict(tally), "committed": done})
+        told = [asdict(bad) for bad in job.bad_lines]
+        print_json({**asdict(tally), "committed": done, "bad_lines": told})
         return
     if not tally.lines:
-        out.print(Text(f"{source.name} is empty: there was nothing to enqueue."))
+        out.print(Text(f"{job.source.name} is empty: there was nothing to enqueue."))
         return
     lines = counted(tally.lines, "line", "lines")
     bad = f", {tally.bad} of them bad" if tally.bad else ""

@@ -16,7 +16,7 @@ from console.options import Since, Tenant
 from console.output import Json, out, print_json, print_table
 from console.reasons import meaning_of
 from models.database import read
-from models.reports import Figures, Report
+from models.reports import TOTAL, Figures, Report
 from models.reports import report as report_on
 
 _SECOND_MS = 1_000
@@ -38,7 +38,11 @@ def report(
     form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
     as_json: Json = False,
 ) -> None:
-    """Report what was accepted, waits, died and expired, and how long it took."""
+    """
+    Report what was accepted, waits, died and expired, and how long it took.
+
+    The last row of the table and of CSV is called "in all"; in JSON it is under "total".
+    """
     if as_json and form is Format.CSV:
         raise typer.BadParameter("excludes --format csv", param_hint="--json")
     with opened() as context, read(context.engine) as conn:
@@ -95,7 +99,7 @@ _TIMES = ("Tenant", "p50", "p95", "p99", "max")
 
 def _rows(found: Report) -> Iterator[tuple[str, Figures]]:
     yield from found.tenants.items()
-    yield "in all", found.total
+    yield TOTAL, found.total
 
 
 def _meaning(rule: str) -> str:

@@ -55,7 +55,7 @@ CaFile = Annotated[
     str | None, typer.Option(metavar="F", help="Certificates to trust for Entra and SMTP, PEM.")
 ]
 Scope = Annotated[str | None, typer.Option(metavar="S", help="OAuth scope to ask for.")]
-Name = Annotated[str | None, typer.Option(help="The customer's name, for people.")]
+Name = Annotated[str | None, typer.Option(metavar="NAME", help="The customer's name, for people.")]
 App = Annotated[
     str | None, typer.Option(metavar="NAME", help="Share this app registration, see `apps list`.")
 ]

@@ -81,6 +81,19 @@ def test_bad_lines_are_told_and_good_ones_go_in(world: CliWorld, file: Path) -> 
     assert (said.code, world.count()) == (1, 2)
 
 
+def test_json_lists_the_bad_lines(world: CliWorld, file: Path) -> None:
+    """A script learns number, field and reason without reading what is meant for people."""
+    for options in ((), ("--strict",), ("--dry-run",)):
+        said = world.run("enqueue", file, "--json", *options)
+
+        told = said.json["bad_lines"]
+        assert [(bad["number"], bad["field"]) for bad in told] == [
+            (2, "body"), (3, "tenant"), (5, "mailbox"), (8, "subject")
+        ]  # fmt: skip
+        assert "no tenant 'nobody'" in told[1]["reason"]
+        assert said.json["bad"] == len(told)
+
+
 def test_strict_enqueues_nothing_if_a_line_is_bad(world: CliWorld, file: Path) -> None:
     """One bad line refuses the whole file."""
     said = world.run("enqueue", file, "--strict", "--json")
