@@ -184,7 +184,7 @@ def play(
             stage.producer.enqueue_many(alerts[begin : begin + ENQUEUE_AT_ONCE])
         day.live_through(until=started + LONGEST_SECONDS - 15)
         replayed = _replay(stage, screen)
-        _settle(stage, screen, until=started + LONGEST_SECONDS)
+        _settle(stage, day, screen, until=started + LONGEST_SECONDS)
         screen.step("SQL is compared with what Exchange took")
         return _result(stage, day, replayed, bad, started)
 
@@ -212,9 +212,12 @@ class BadDay:
         self._troubles: list[tuple[float, Callable[[], bool]]] = [
             (0.05, self._kill),
             (0.10, self._revoke),
+        ]
+        self._cures: list[tuple[float, Callable[[], bool]]] = [
             (0.10, self._switch_on),
             (0.30, self._consent_again),
         ]
+        self._consent_ended = False
 
     def begin(self) -> None:
         """Set what is wrong from the start."""
@@ -243,14 +246,28 @@ class BadDay:
             total = sum(states.values())
             self._screen.progress(states, total)
             done = (total - states.get("queued", 0) - states.get("sending", 0)) / max(total, 1)
-            self._troubles = [
-                (share, trouble)
-                for share, trouble in self._troubles
-                if done < share or not trouble()
-            ]
+            self._troubles = _still_to_come(self._troubles, done)
+            self.cure(done)
             if done == 1.0:
                 return
             time.sleep(0.1)
+
+    def cure(self, done: float) -> None:
+        """Take back what waits for a person, as far as its time has come."""
+        # Where all that is left waits for a person, waiting longer would bring nothing about.
+        self._cures = _still_to_come(self._cures, 1.0 if self._all_wait() else done)
+
+    def _all_wait(self) -> bool:
+        mailbox = METADATA.tables["mailbox"].c
+        with read(self._stage.engine) as connection:
+            return not connection.scalar(
+                select(func.count())
+                .select_from(METADATA.tables["delivery"].join(METADATA.tables["mailbox"]))
+                .where(
+                    _D.state.in_([State.QUEUED.value, State.SENDING.value]),
+                    mailbox.parked_at.is_(None),
+                )
+            )
 
     def _kill(self) -> bool:
         """Kill the worker that waits for the reply to a mail it has sent."""
@@ -289,10 +306,11 @@ class BadDay:
             "POST", f"/users/{_address(self._revoked)}/revoke", {"recall_access_tokens": True}
         )
         self._say(f"{self._revoked}: an administrator revokes the consent")
+        self._consent_ended = True
         return True
 
     def _consent_again(self) -> bool:
-        if not self._parked(self._revoked):
+        if not self._consent_ended or not self._parked(self._revoked):
             return False
         self._stage.connect(self._revoked)
         self._resume(self._revoked)
@@ -351,6 +369,12 @@ class BadDay:
 
     def _say(self, text: str) -> None:
         self._screen.event(text)
+
+
+def _still_to_come(
+    plan: list[tuple[float, Callable[[], bool]]], done: float
+) -> list[tuple[float, Callable[[], bool]]]:
+    return [(share, happen) for share, happen in plan if done < share or not happen()]
 
 
 def _address(slug: str) -> str:
@@ -428,12 +452,14 @@ def _replay(stage: Stage, screen: Screen) -> int:
     return int(replay.replayed)
 
 
-def _settle(stage: Stage, screen: Screen, *, until: float) -> None:
+def _settle(stage: Stage, day: BadDay, screen: Screen, *, until: float) -> None:
     while time.monotonic() < until:
         states = _states(stage)
         screen.progress(states, sum(states.values()))
         if not states.get("queued") and not states.get("sending"):
             return
+        # A consent that ended after the last mail is noticed by what is replayed.
+        day.cure(1.0)
         time.sleep(0.1)
 
 
