@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Uuid, bindparam, select
 
 from models.clouds import Cloud, resolve
 from models.grants import APP_ONLY, GRANT
@@ -80,7 +80,7 @@ def sender(conn: Connection, mailbox_id: UUID) -> Sender | None:
     Raises:
         ConfigurationError: The tenant's cloud is one that this version does not know.
     """
-    row = conn.execute(_JOINED.where(MAILBOX.c.id == mailbox_id)).one_or_none()
+    row = conn.execute(_ONE, {"mailbox": mailbox_id}).one_or_none()
     return None if row is None else _sender(row)
 
 
@@ -145,6 +145,9 @@ _JOINED = (
     .join(APP, TENANT.c.app_registration_id == APP.c.id)
     .outerjoin(GRANT, GRANT.c.mailbox_id == MAILBOX.c.id)
 )
+
+
+_ONE = _JOINED.where(MAILBOX.c.id == bindparam("mailbox", type_=Uuid()))
 
 
 def _sender(row: Any) -> Sender:

@@ -6,6 +6,7 @@ SIGTERM and SIGINT stop it: mails in hand are finished, claims go back, then it 
 
 from __future__ import annotations
 
+import asyncio.sslproto
 import gc
 import os
 import resource
@@ -45,6 +46,9 @@ commit; see docs/decisions.
 
 LOOK_AGAIN_SECONDS = 1.0
 """Between looks for a database that is away when the worker starts, and for a stop."""
+
+TLS_BUFFER_BYTES = 16 * 1024
+"""A TLS record; see ``_keep_buffers_small``."""
 
 STOP_SECONDS = 7.0
 """How long a stop waits for mails in hand; visits that take longer are cut short."""
@@ -90,7 +94,7 @@ class _Lifetime(Middleware):
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:  # noqa: ARG002
         self._stop_by = time.monotonic() + LONGEST_STOP_SECONDS
         if self.services is not None:
-            self.services.visits.stopping = True
+            self.services.visits.stop()
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:  # noqa: ARG002
         if self.services is not None:
@@ -111,6 +115,15 @@ def _allow_sockets() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _keep_buffers_small() -> None:
+    """
+    Read replies, which have some hundred octets, into less than the 256 KB that asyncio gives each.
+
+    The buffer belongs to a TLS connection as long as it is open; a thousand of them are 256 MB.
+    """
+    asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
 
 
 def _on_loop(coroutine: Any) -> None:
@@ -135,6 +148,7 @@ def run(settings: Settings) -> int:
         )
     sys.setswitchinterval(SWITCH_SECONDS)
     _allow_sockets()
+    _keep_buffers_small()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -78,8 +78,11 @@ SLOW_SECONDS = 0.25
 FAIR_SECONDS = 1.0
 """Where a mail takes longer than the first, no more are claimed than can be sent in the second."""
 
-PATIENCE = 1.25
+PATIENCE = 4.0
 """A visit waits for a permit for so many times their mean distance at most; else it ends."""
+
+SENDER_SECONDS = 5.0
+"""A visit that lasts goes by its sender as read so lately; parks and pauses count at once."""
 
 MOST_TOKENS = 3
 """Tokens that are tried at AUTH: our own copy, the one that others share, a new one."""
@@ -123,9 +126,33 @@ class Visits:
         self._open: set[_Visit] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._resting: set[asyncio.Future[None]] = set()
         self.stopping = False
+        """Whether no mail is to be begun any more."""
         self.at_the_door: set[UUID] = set()
         """Mailboxes of which a visit waits for the next permit."""
+
+    def stop(self) -> None:
+        """Begin no more mails; may be called from any thread."""
+        self.stopping = True
+        self._loop.call_soon_threadsafe(self._disturb)
+
+    def _disturb(self) -> None:
+        for resting in self._resting:
+            _end_rest(resting)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait; a stop ends it."""
+        if self.stopping:
+            return
+        resting: asyncio.Future[None] = self._loop.create_future()
+        self._resting.add(resting)
+        alarm = self._loop.call_later(seconds, _end_rest, resting)
+        try:
+            await resting
+        finally:
+            alarm.cancel()
+            self._resting.discard(resting)
 
     def begin(self, mailbox_id: UUID, *, critical: bool) -> None:
         """Begin a visit on the loop; may be called from any thread."""
@@ -169,13 +196,13 @@ class Visits:
 
     async def finish(self, *, patience_seconds: float) -> None:
         """Let visits come to the end of the mail in hand."""
-        self.stopping = True
+        self.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience_seconds)
 
     async def end(self, *, patience_seconds: float = 2.0) -> None:
         """Cut short the visits still open: what is in hand stays in doubt, the rest goes back."""
-        self.stopping = True
+        self.stop()
         tasks = [visit.task for visit in self._open if visit.task is not None]
         for task in tasks:
             task.cancel()
@@ -211,6 +238,11 @@ class Visits:
                 await asyncio.gather(*(renew(visit) for visit in slow))
 
 
+def _end_rest(resting: asyncio.Future[None]) -> None:
+    if not resting.done():
+        resting.set_result(None)
+
+
 class _Visit:
     """One visit; its state is what has to be given back at the end."""
 
@@ -221,7 +253,7 @@ class _Visit:
         self._visits = visits
         self._mailbox_id = mailbox_id
         self._critical = critical
-        self._started = time.monotonic()
+        self._started = self._turn_began = time.monotonic()
         self.moved_at = self._started
         self.task: asyncio.Task[object] | None = None
         kept = services.connections.take(mailbox_id)
@@ -233,13 +265,14 @@ class _Visit:
             self._visit_id = f"{services.worker}/{uuid4().hex[:12]}"
         self._has_slot = kept is not None
         self._sender: Sender | None = None
+        self._sender_read_at = 0.0
         self._claims: deque[lane.Claimed] = deque()
         self._settling: asyncio.Future[bool] | None = None
         self._permit_held = False
         self._probing = False
         self._batch = services.settings.visit.claim_batch
         self._signed_in_for: UUID | None = None
-        self._alarm_ms: float | None = None
+        self._alarm_at: float | None = None
         self._clock_ahead = timedelta(0)
         self._accepted_domains: frozenset[str] | None = None
         self._broken = False
@@ -325,7 +358,7 @@ class _Visit:
                 if self._visits.stopping:
                     return VisitEnd.STOPPING
                 await self._next_mail()
-            if time.monotonic() - self._started > self._services.settings.visit.max_seconds:
+            if self._had_its_turn():
                 return VisitEnd.OUT_OF_TIME
             await self._settled()
             await self._stamp()
@@ -370,10 +403,12 @@ class _Visit:
         if not limit:
             return False
 
+        known = self._known_sender()
+
         def look(
             connection: Connection,
         ) -> tuple[Sender | None, bool, lane.Granted, datetime | None]:
-            sender = senders.sender(connection, self._mailbox_id)
+            sender = known or senders.sender(connection, self._mailbox_id)
             if sender is None or not sender.connected:
                 return sender, False, lane.Granted(), None
             probing = sender.parked_at is not None and lane.take_probe(
@@ -391,17 +426,30 @@ class _Visit:
             )
             if probing and not granted.claims:
                 lane.leave_probe(connection, mailbox_id=self._mailbox_id)
+            if known and not granted.claims:
+                # Parked or paused meanwhile, or with nothing to do? The row tells.
+                sender = senders.sender(connection, self._mailbox_id)
             timed = any(claimed.expires_at is not None for claimed in granted.claims)
             return sender, probing, granted, database.now(connection) if timed else None
 
         self._claims_until = time.monotonic() + settings.claim_seconds
         self._sender, self._probing, granted, now = await self._services.recorder.run(look)
+        if known is None or not granted.claims:
+            self._sender_read_at = time.monotonic()
         if now is not None:
             self._clock_ahead = now - self._services.now()
         self._claims.extend(granted.claims)
         self._accepted_domains = granted.domains
         self._wait_for_room(granted)
         return bool(granted.claims)
+
+    def _known_sender(self) -> Sender | None:
+        """Give the sender as read lately; None where nothing may be sent for it as it was then."""
+        sender = self._sender
+        fresh = time.monotonic() - self._sender_read_at < SENDER_SECONDS
+        if sender is None or not fresh or not sender.connected:
+            return None
+        return None if sender.parked_at or sender.paused_until else sender
 
     def _wait_for_room(self, granted: lane.Granted) -> None:
         """Look again when the day's limits have room for what was put off."""
@@ -460,18 +508,23 @@ class _Visit:
             or self._session is None
             or visits.stopping
             or mailbox_id in visits.at_the_door
-            or self.age_seconds > self._services.settings.visit.max_seconds
+            or self._had_its_turn()
         ):
             return False
         visits.at_the_door.add(mailbox_id)
         # It needs no more than the connection, which would be kept as well.
         self._services.room.give()
         try:
-            await asyncio.sleep(entry.wait_ms / 1000)
+            await visits.rest(entry.wait_ms / 1000)
         finally:
             self._services.room.take()
             visits.at_the_door.discard(mailbox_id)
+        self._turn_began = time.monotonic()
         return not visits.stopping
+
+    def _had_its_turn(self) -> bool:
+        """Say whether it is others' turn; to wait is to have let them."""
+        return time.monotonic() - self._turn_began > self._services.settings.visit.max_seconds
 
     def _nothing_claimed(self, entry: Entry) -> VisitEnd:
         if (
@@ -707,9 +760,9 @@ class _Visit:
         if permit.lost:
             # Redis forgot our slot. The lane is looked at again, from the start.
             self._has_slot = False
-            self._alarm_ms = 0
+            self._alarm_in(0)
             raise _Halt(VisitEnd.AWAY)
-        self._alarm_ms = max(permit.wait_ms, permit.pause_ms)
+        self._alarm_in(max(permit.wait_ms, permit.pause_ms))
         raise _Halt(VisitEnd.NO_PERMIT)
 
     async def _accepted(
@@ -977,7 +1030,8 @@ class _Visit:
             await self._services.wake(mailbox_id, critical=False)
 
     def _alarm_in(self, delay_ms: float) -> None:
-        self._alarm_ms = delay_ms if self._alarm_ms is None else min(self._alarm_ms, delay_ms)
+        moment = time.monotonic() + delay_ms / 1000
+        self._alarm_at = moment if self._alarm_at is None else min(self._alarm_at, moment)
 
     # -- the way back ------------------------------------------------------------------------
 
@@ -1030,8 +1084,9 @@ class _Visit:
 
     async def _follow_up(self, end: VisitEnd, *, waiting: Waiting) -> None:
         services = self._services
-        if self._alarm_ms is not None:
-            await services.timer.set(self._mailbox_id, math.ceil(self._alarm_ms))
+        if self._alarm_at is not None:
+            left_ms = max(0.0, self._alarm_at - time.monotonic()) * 1000
+            await services.timer.set(self._mailbox_id, math.ceil(left_ms))
         if end in {VisitEnd.OUT_OF_TIME, VisitEnd.STOPPING}:
             waiting = waiting._replace(**{"critical" if self._critical else "normal": True})
         if waiting:

@@ -213,7 +213,7 @@ async def test_a_wake_up_that_meets_a_stopping_worker_is_passed_on(whole: Whole)
     """A worker that stops hands on what it was told, or the lane would sleep."""
     receipt = send(whole)
     async with another_worker(whole) as stopping:
-        stopping.visits.stopping = True
+        stopping.visits.stop()
         # The producer's own wake-up is taken off the queue, its key stays.
         async with listening(whole.settings, stopping.visits):
             await asyncio.sleep(0.05)

@@ -73,7 +73,7 @@ async def another_worker(whole: Whole, **changes: Any) -> AsyncIterator[Services
     try:
         yield services
     finally:
-        services.visits.stopping = True
+        services.visits.stop()
         await services.close()
 
 
