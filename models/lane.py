@@ -9,9 +9,10 @@ All functions take a connection in a transaction of ``database.write``; nothing 
 
 from __future__ import annotations
 
-from models.lane_claim import Claimed, claim, give_back, renew
+from models.lane_claim import Claimed, Wish, claim, claim_many, give_back, renew
 from models.lane_clock import call_back, clock_was_set
 from models.lane_due import due
+from models.lane_look import Found, Look, look
 from models.lane_outcome import AttemptRecord, Outcome
 from models.lane_park import (
     Scope,
@@ -30,9 +31,36 @@ from models.lane_sweep import Sweep, cancel, expire, sweep
 from models.quota_claim import Granted, claim_within
 
 __all__ = [
-    "AttemptRecord", "Claimed", "Granted", "Outcome", "Recent", "Scope", "Sweep", "call_back",
-    "cancel", "claim", "claim_within", "clock_was_set", "due", "expire", "give_back",
-    "leave_probe", "park", "pause",
-    "recent_submissions", "recover", "renew", "resume", "resume_scope", "settle", "sweep",
-    "take_probe", "unpause",
+    "AttemptRecord",
+    "Claimed",
+    "Found",
+    "Granted",
+    "Look",
+    "Outcome",
+    "Recent",
+    "Scope",
+    "Sweep",
+    "Wish",
+    "call_back",
+    "cancel",
+    "claim",
+    "claim_many",
+    "claim_within",
+    "clock_was_set",
+    "due",
+    "expire",
+    "give_back",
+    "leave_probe",
+    "look",
+    "park",
+    "pause",
+    "recent_submissions",
+    "recover",
+    "renew",
+    "resume",
+    "resume_scope",
+    "settle",
+    "sweep",
+    "take_probe",
+    "unpause",
 ]  # fmt: skip

@@ -10,10 +10,12 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Float,
     Integer,
     String,
+    Text,
     Update,
     Uuid,
     bindparam,
@@ -22,12 +24,14 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
     update,
 )
 
+from models.batches import as_parameter, table_of_rows
 from models.clock import utc_after, utc_now
 from models.lifecycle import CLAIM, RETURN, State
-from models.moves import DELIVERY, in_state, move
+from models.moves import DELIVERY, in_state, known_by_key, move
 from models.severity import Severity
 from models.tables import METADATA
 
@@ -69,6 +73,26 @@ class Claimed:
 _RETURNED = [_D[name] for name in Claimed.__dataclass_fields__]
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """
+    What a visit wants of its lane.
+
+    Attributes:
+        mailbox_id: Whose lane.
+        claimed_by: Names the visit; no two visits ever share a name.
+        limit: At most so many.
+        only_critical: Leave all but criticals.
+        probing: Claim although the mailbox is parked or paused, to try whether the cause is gone.
+    """
+
+    mailbox_id: UUID
+    claimed_by: str
+    limit: int
+    only_critical: bool = False
+    probing: bool = False
+
+
 def claim(
     conn: Connection,
     *,
@@ -79,31 +103,62 @@ def claim(
     only_critical: bool = False,
     probing: bool = False,
 ) -> list[Claimed]:
+    """Take what is due from one lane; see ``Wish`` and ``claim_many``."""
+    wish = Wish(mailbox_id, claimed_by, limit, only_critical, probing)
+    return claim_many(conn, [wish], lease_seconds=lease_seconds)[0]
+
+
+def claim_many(
+    conn: Connection, wishes: Sequence[Wish], *, lease_seconds: float
+) -> list[list[Claimed]]:
     """
-    Take what is due from a lane, most severe first, then oldest.
+    Take what is due from lanes, of each the most severe first, then the oldest.
 
     Args:
         conn: A transaction that may write.
-        mailbox_id: Whose lane.
-        claimed_by: Names the visit; no two visits ever share a name.
-        limit: At most so many.
+        wishes: Of different mailboxes; those that differ in nothing else share a statement.
         lease_seconds: After this the sweep takes them back, unless ``renew`` is called before.
-        only_critical: Leave all but criticals.
-        probing: Claim although the mailbox is parked or paused, to try whether the cause is gone.
 
     Returns:
-        In the order in which the visit must work them off, because the sweep takes the first one
-        of a dead visit for the one that was in hand.
+        For each wish what was claimed, in the order in which the visit must work it off, because
+        the sweep takes the first one of a dead visit for the one that was in hand.
 
     Source:
         docs/lifecycle.md, arrow a.
     """
-    rows = conn.execute(
-        _claim(only_critical, probing),
-        {"lane": mailbox_id, "visit": claimed_by, "most": limit, "lease": float(lease_seconds)},
-    )
+    taken: dict[UUID, list[Claimed]] = {wish.mailbox_id: [] for wish in wishes}
+    for (limit, only_critical, probing), alike in _alike(wishes).items():
+        given = as_parameter(
+            [{"lane": wish.mailbox_id.hex, "visit": wish.claimed_by} for wish in alike]
+        )
+        rows = conn.execute(
+            _claim(conn.dialect.name, only_critical, probing),
+            {**given, "most": limit, "lease": float(lease_seconds)},
+        )
+        for row in rows:
+            claimed = Claimed(*row)
+            taken[claimed.mailbox_id].append(claimed)
+    _leave_one_suspect(conn, wishes, taken)
     # RETURNING promises no order.
-    return sorted((Claimed(*row) for row in rows), key=_order)
+    return [sorted(taken[wish.mailbox_id], key=_order) for wish in wishes]
+
+
+def _alike(wishes: Sequence[Wish]) -> dict[tuple[int, bool, bool], list[Wish]]:
+    groups: dict[tuple[int, bool, bool], list[Wish]] = {}
+    for wish in wishes:
+        groups.setdefault((wish.limit, wish.only_critical, wish.probing), []).append(wish)
+    return groups
+
+
+def _leave_one_suspect(
+    conn: Connection, wishes: Sequence[Wish], taken: dict[UUID, list[Claimed]]
+) -> None:
+    """Give back all suspects but one: the statement that took them saw none of them in hand."""
+    suspects = [one for claims in taken.values() for one in claims if one.claims >= SUSPECT_CLAIMS]
+    visits = {wish.mailbox_id: wish.claimed_by for wish in wishes}
+    for one in sorted(suspects, key=_order)[1:]:
+        give_back(conn, claimed_by=visits[one.mailbox_id], ids=[one.id])
+        taken[one.mailbox_id].remove(one)
 
 
 def renew(conn: Connection, *, claimed_by: str, lease_seconds: float) -> int:
@@ -140,9 +195,14 @@ def severity_in(*severities: Severity) -> Any:
     That makes ``due_at`` a bound of the index for each of them; with the severity left open,
     every delivery of the lane that waits for later would be looked at on the way.
     """
-    return _D.severity.in_([literal_column(str(int(severity))) for severity in severities])
+    return _severity(_D.severity, *severities)
 
 
+def _severity(column: ColumnElement[int], *severities: Severity) -> Any:
+    return column.in_([literal_column(str(int(severity))) for severity in severities])
+
+
+_H = DELIVERY.alias("waiting").c
 _S = DELIVERY.alias("suspect")
 _SUSPECT_IN_HAND = exists().where(
     _S.c.state == literal_column(f"'{State.SENDING.value}'"),
@@ -152,41 +212,51 @@ _SUSPECT_IN_HAND = exists().where(
 
 
 @cache
-def _claim(only_critical: bool, probing: bool) -> Update:  # noqa: FBT001 - parts of a cache key
-    ready = [_MAILBOX.c.id == bindparam("lane", type_=Uuid()), _MAILBOX.c.connected_at.is_not(None)]
+def _claim(dialect: str, only_critical: bool, probing: bool) -> Update:  # noqa: FBT001 - a cache key
+    wishes = table_of_rows(dialect, {"lane": Uuid(), "visit": Text()})
+    ready = [_MAILBOX.c.id == wishes.c.lane, _MAILBOX.c.connected_at.is_not(None)]
     if not probing:
         ready += [
             _MAILBOX.c.parked_at.is_(None),
             or_(_MAILBOX.c.paused_until.is_(None), _MAILBOX.c.paused_until <= utc_now()),
         ]
-    first = (
-        select(_D.id)
+    head = (
+        select(_H.id)
         .where(
-            in_state(State.QUEUED),
-            _D.mailbox_id == bindparam("lane", type_=Uuid()),
-            severity_in(*([Severity.CRITICAL] if only_critical else Severity)),
-            _D.due_at <= utc_now(),
-            or_(_D.expires_at.is_(None), _D.expires_at > utc_now()),
-            exists().where(*ready),
-            or_(_D.claims < SUSPECT_CLAIMS, ~_SUSPECT_IN_HAND),
+            _H.state == literal_column(f"'{State.QUEUED.value}'"),
+            _H.mailbox_id == wishes.c.lane,
+            _severity(_H.severity, *([Severity.CRITICAL] if only_critical else Severity)),
+            _H.due_at <= utc_now(),
+            or_(_H.expires_at.is_(None), _H.expires_at > utc_now()),
+            or_(_H.claims < SUSPECT_CLAIMS, ~_SUSPECT_IN_HAND),
         )
-        .order_by(*in_lane_order())
+        .order_by(_H.severity, _H.due_at, _H.id)
         # In the text: with the limit unknown PostgreSQL plans for a tenth of all rows.
         .limit(bindparam("most", type_=Integer(), literal_execute=True))
-        .with_for_update(skip_locked=True)
+        .correlate(wishes)
+    )
+    statement = known_by_key(CLAIM)
+    if dialect == "postgresql":
         # A CTE is run once; PostgreSQL may run a subquery that locks rows several times over,
         # and then take more of them than its limit says.
-        .cte("first")
-    )
-    return (
-        move(CLAIM)
-        .where(_D.id.in_(select(first.c.id)))
-        .values(
-            claimed_by=bindparam("visit", type_=String()),
-            claimed_until=utc_after(bindparam("lease", type_=Float())),
+        locked = head.with_for_update(skip_locked=True).lateral("head")
+        first = (
+            select(locked.c.id, wishes.c.visit)
+            .select_from(wishes.join(locked, true()))
+            .where(exists().where(*ready))
+            .cte("first")
         )
-        .returning(*_RETURNED)
-    )
+        visit = first.c.visit
+        statement = statement.where(_D.id == first.c.id)
+    else:
+        # SQLite has no LATERAL, but looks up a list that depends on another table.
+        visit = wishes.c.visit
+        statement = statement.where(
+            _D.mailbox_id == wishes.c.lane, _D.id.in_(head), exists().where(*ready)
+        )
+    return statement.values(
+        claimed_by=visit, claimed_until=utc_after(bindparam("lease", type_=Float()))
+    ).returning(*_RETURNED)
 
 
 _RENEW = (

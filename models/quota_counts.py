@@ -12,9 +12,11 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     Float,
     Integer,
+    Select,
     Text,
     Uuid,
     and_,
@@ -117,6 +119,24 @@ def alone(conn: Connection, subjects: Sequence[str]) -> bool:
     return all(conn.scalar(_TRY_LOCK, {"key": _lock_key(subject)}) for subject in subjects)
 
 
+def alone_among(conn: Connection, subjects: Sequence[str]) -> set[str]:
+    """Do the same for many subjects at once; returns those for which it came about."""
+    if conn.dialect.name != "postgresql":
+        return set(subjects)
+    given = as_parameter([{"subject": one, "key": _lock_key(one)} for one in subjects])
+    return set(conn.scalars(_TRY_LOCKS, given))
+
+
+def account_totals(
+    conn: Connection, accounts: Sequence[str], *, window_seconds: float
+) -> dict[str, int]:
+    """Say how much counts against each of many accounts; see ``account_usage``."""
+    given = as_parameter([{"subject": one} for one in accounts])
+    since = {"since": -float(window_seconds)}
+    rows = conn.execute(_totals(conn.dialect.name), {**given, **since})
+    return {row.subject: row.used + row.in_hand for row in rows}
+
+
 def account_usage(conn: Connection, account: str, *, window_seconds: float) -> Usage:
     """Say what counts against an account; call it alone (see ``alone``) to build upon it."""
     given = {"subject": account, "since": -float(window_seconds)}
@@ -185,33 +205,55 @@ _TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("key", type_=BigInte
 
 _SUBJECT = bindparam("subject", type_=Text())
 
+_SINCE = utc_after(bindparam("since", type_=Float()))
+
 _USED = (
     select(
         _C.ends_at.label("ends_at"),
         func.sum(_C.recipients).label("recipients"),
         utc_now().label("now"),
     )
-    .where(_C.subject == _SUBJECT, _C.ends_at > utc_after(bindparam("since", type_=Float())))
+    .where(_C.subject == _SUBJECT, _C.ends_at > _SINCE)
     .group_by(_C.ends_at)
 )
 
+
+def _in_hand_of(account: ColumnElement[str]) -> list[ColumnElement[bool]]:
+    mine = or_(
+        and_(MAILBOX.c.address == account, MAILBOX.c.auth_user.is_(None)),
+        MAILBOX.c.auth_user == account,
+    )
+    return [in_state(State.SENDING), _D.mailbox_id.in_(select(MAILBOX.c.id).where(mine))]
+
+
+_RECIPIENTS_IN_HAND = func.coalesce(func.sum(func.json_array_length(_D.recipients)), 0)
+
 _IN_HAND = select(
     null().label("ends_at"),
-    func.coalesce(func.sum(func.json_array_length(_D.recipients)), 0).label("recipients"),
+    _RECIPIENTS_IN_HAND.label("recipients"),
     utc_now().label("now"),
-).where(
-    in_state(State.SENDING),
-    _D.mailbox_id.in_(
-        select(MAILBOX.c.id).where(
-            or_(
-                and_(MAILBOX.c.address == _SUBJECT, MAILBOX.c.auth_user.is_(None)),
-                MAILBOX.c.auth_user == _SUBJECT,
-            )
-        )
-    ),
-)
+).where(*_in_hand_of(_SUBJECT))
 
 _USED_AND_IN_HAND = union_all(_USED, _IN_HAND)
+
+
+@cache
+def _totals(dialect: str) -> Select[Any]:
+    given = table_of_rows(dialect, {"subject": Text()})
+    subject = given.c.subject
+    used = select(func.coalesce(func.sum(_C.recipients), 0)).where(
+        _C.subject == subject, _C.ends_at > _SINCE
+    )
+    in_hand = select(_RECIPIENTS_IN_HAND).where(*_in_hand_of(subject))
+    return select(
+        subject,
+        used.correlate(given).scalar_subquery().label("used"),
+        in_hand.correlate(given).scalar_subquery().label("in_hand"),
+    )
+
+
+_locks = table_of_rows("postgresql", {"subject": Text(), "key": BigInteger()})
+_TRY_LOCKS = select(_locks.c.subject).where(func.pg_try_advisory_xact_lock(_locks.c.key))
 
 _OF_TENANT = bindparam("tenant", type_=Uuid())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -84,6 +85,14 @@ def sender(conn: Connection, mailbox_id: UUID) -> Sender | None:
     return None if row is None else _sender(row)
 
 
+def senders_by_mailbox(conn: Connection, mailbox_ids: Collection[UUID]) -> dict[UUID, Sender]:
+    """Return the same about many mailboxes in one statement; unknown ones are missing."""
+    if not mailbox_ids:
+        return {}
+    rows = conn.execute(_MANY, {"mailboxes": list(mailbox_ids)})
+    return {row.mailbox_id: _sender(row) for row in rows}
+
+
 def senders(conn: Connection, *, tenant_id: UUID) -> list[Sender]:
     """Return the senders of one tenant by address; for checks over all of its mailboxes."""
     rows = conn.execute(_JOINED.where(MAILBOX.c.tenant_id == tenant_id).order_by(MAILBOX.c.address))
@@ -148,6 +157,7 @@ _JOINED = (
 
 
 _ONE = _JOINED.where(MAILBOX.c.id == bindparam("mailbox", type_=Uuid()))
+_MANY = _JOINED.where(MAILBOX.c.id.in_(bindparam("mailboxes", type_=Uuid(), expanding=True)))
 
 
 def _sender(row: Any) -> Sender:

@@ -25,6 +25,7 @@ from models.errors import StoreUnavailable
 log = structlog.get_logger()
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 MAX_GROUP = 256
 """Operations in one transaction at most: bounds how long the first waits for the last."""
@@ -34,12 +35,22 @@ LONGEST_PAUSE_SECONDS = 2.0
 """Between tries while SQL is away; short, so that work resumes by itself at once."""
 
 
+Together = Callable[[Connection, list[Any]], Sequence[Any]]
+"""Does for many what visits want at the same time: their items in, a result for each out."""
+
+
 @dataclass(slots=True)
 class _Operation:
     future: asyncio.Future[Any]
-    run: Callable[[Connection], Any] | None
-    """None for a settlement, which is recorded together with the others of its group."""
-    outcome: lane.Outcome | None = None
+    run: Callable[[Connection], Any] | None = None
+    together: Together | None = None
+    """Instead of ``run``: those of a group that have the same one run it once."""
+    item: Any = None
+
+    @property
+    def settles(self) -> bool:
+        """Whether it says what was sent."""
+        return self.together is lane.settle
 
 
 class Recorder:
@@ -74,7 +85,24 @@ class Recorder:
 
     def settle(self, outcome: lane.Outcome) -> asyncio.Future[bool]:
         """Record an outcome; await the result before the connection's next mail is submitted."""
-        return cast("asyncio.Future[bool]", self._add(None, outcome))
+        return cast(
+            "asyncio.Future[bool]", self._add(together=cast("Together", lane.settle), item=outcome)
+        )
+
+    def together(
+        self, operation: Callable[[Connection, list[Item]], Sequence[T]], item: Item
+    ) -> asyncio.Future[T]:
+        """
+        Run an operation once for the items of all visits that ask for the same one meanwhile.
+
+        It is subject to what ``run`` says.
+
+        Args:
+            operation: The same object each time.
+            item: What this visit asks for.
+        """
+        given = cast("Together", operation)
+        return cast("asyncio.Future[T]", self._add(together=given, item=item))
 
     def run(self, operation: Callable[[Connection], T]) -> asyncio.Future[T]:
         """
@@ -86,16 +114,20 @@ class Recorder:
         Raises (when awaited):
             StoreUnavailable: SQL is away.
         """
-        return cast("asyncio.Future[T]", self._add(operation, None))
+        return cast("asyncio.Future[T]", self._add(run=operation))
 
     def _add(
-        self, operation: Callable[[Connection], Any] | None, outcome: lane.Outcome | None
+        self,
+        *,
+        run: Callable[[Connection], Any] | None = None,
+        together: Together | None = None,
+        item: Any = None,
     ) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         with self._arrived:
             if self._stopping and not self._thread.is_alive():
                 raise StoreUnavailable("the recorder has stopped")
-            self._pending.append(_Operation(future, operation, outcome))
+            self._pending.append(_Operation(future, run, together, item))
             self._arrived.notify()
         return future
 
@@ -128,8 +160,8 @@ class Recorder:
             if self.available:
                 log.warning("store_unavailable", reason=str(away))
             self.available = False
-            _tell(self._loop, [(one, away) for one in group if one.outcome is None])
-            return [one for one in group if one.outcome is not None]
+            _tell(self._loop, [(one, away) for one in group if not one.settles])
+            return [one for one in group if one.settles]
         except Exception as error:  # noqa: BLE001 - told to whom it concerns
             if len(group) == 1:
                 _tell(self._loop, [(group[0], error)])
@@ -144,12 +176,16 @@ class Recorder:
 
     def _transact(self, group: Sequence[_Operation]) -> list[tuple[_Operation, Any]]:
         results: list[tuple[_Operation, Any]] = []
+        shared: dict[Together, list[_Operation]] = {}
+        for operation in group:
+            if operation.together is not None:
+                shared.setdefault(operation.together, []).append(operation)
         with write(self._engine) as connection:
-            settlements = [operation for operation in group if operation.outcome is not None]
-            if settlements:
-                outcomes = [cast("lane.Outcome", operation.outcome) for operation in settlements]
-                settled = lane.settle(connection, outcomes)
-                results += zip(settlements, settled, strict=True)
+            # Outcomes first: what they settle is no longer in hand when others look.
+            for together in sorted(shared, key=lambda one: one is not lane.settle):
+                alike = shared[together]
+                found = together(connection, [operation.item for operation in alike])
+                results += zip(alike, found, strict=True)
             for operation in group:
                 if operation.run is not None:
                     results.append((operation, operation.run(connection)))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID, uuid4
 
 import redis.asyncio
@@ -17,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from sqlalchemy import Engine
 
+from models import lane
 from models.redis_keys import RedisKeys
 from models.settings import Settings
 from models.vault import Vault
@@ -78,6 +80,9 @@ class Services:
         # Parsing the public roots takes tens of ms: now, not in the middle of many dialogues.
         self.tls.get(None)
         self.recorder = Recorder(engine, loop)
+        self.look = partial(
+            lane.look, limits=pacing.day_limits, lease_seconds=settings.visit.claim_seconds
+        )
         clock = RedisClock(self._redis, keys)
         self.timer = Timer(self._redis, keys, clock=clock)
         self.pacer = Pacer(

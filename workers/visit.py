@@ -28,7 +28,7 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy import Connection
 
-from models import database, lane, senders
+from models import lane, senders
 from models.alert import AlertEmail
 from models.errors import (
     ConfigurationError,
@@ -70,9 +70,6 @@ LARGE_BYTES = 256 * 1024
 
 WAITING_SECONDS = 2.0
 """A visit that has brought nothing to an end for so long waits for a server; see ``room``."""
-
-PROBE_SECONDS = 600.0
-"""Within which the answer to a probe is there, or its worker is dead and another may probe."""
 
 SLOW_SECONDS = 0.25
 FAIR_SECONDS = 1.0
@@ -403,41 +400,16 @@ class _Visit:
         if not limit:
             return False
 
-        known = self._known_sender()
-
-        def look(
-            connection: Connection,
-        ) -> tuple[Sender | None, bool, lane.Granted, datetime | None]:
-            sender = known or senders.sender(connection, self._mailbox_id)
-            if sender is None or not sender.connected:
-                return sender, False, lane.Granted(), None
-            probing = sender.parked_at is not None and lane.take_probe(
-                connection, mailbox_id=self._mailbox_id, again_seconds=PROBE_SECONDS
-            )
-            granted = lane.claim_within(
-                connection,
-                sender=sender,
-                limits=self._services.settings.pacing.day_limits,
-                claimed_by=self._visit_id,
-                limit=1 if probing else limit,
-                lease_seconds=settings.claim_seconds,
-                only_critical=only_critical,
-                probing=probing,
-            )
-            if probing and not granted.claims:
-                lane.leave_probe(connection, mailbox_id=self._mailbox_id)
-            if known and not granted.claims:
-                # Parked or paused meanwhile, or with nothing to do? The row tells.
-                sender = senders.sender(connection, self._mailbox_id)
-            timed = any(claimed.expires_at is not None for claimed in granted.claims)
-            return sender, probing, granted, database.now(connection) if timed else None
-
+        wish = lane.Wish(self._mailbox_id, self._visit_id, limit, only_critical)
         self._claims_until = time.monotonic() + settings.claim_seconds
-        self._sender, self._probing, granted, now = await self._services.recorder.run(look)
-        if known is None or not granted.claims:
+        found = await self._services.recorder.together(
+            self._services.look, lane.Look(wish, self._known_sender())
+        )
+        self._sender, self._probing, granted = found.sender, found.probing, found.granted
+        if found.read:
             self._sender_read_at = time.monotonic()
-        if now is not None:
-            self._clock_ahead = now - self._services.now()
+        if found.now is not None:
+            self._clock_ahead = found.now - self._services.now()
         self._claims.extend(granted.claims)
         self._accepted_domains = granted.domains
         self._wait_for_room(granted)
