@@ -114,7 +114,7 @@ end
 
 local operations = {}
 
-function operations.enter(visit, critical, _, first_key)
+function operations.enter(visit, critical, stamps, first_key)
     redis.call('DEL', KEYS[first_key + 3])
     if not mailbox.known then
         if mailbox.fields.run ~= run then
@@ -127,6 +127,15 @@ function operations.enter(visit, critical, _, first_key)
     end
     redis.call('PEXPIRE', mailbox.slots_key, REMEMBER)
     local slot = mailbox.slots[visit]
+    if stamps == '1' then
+        -- Its slot may have run out while the mail was under way: it counts all the same.
+        if slot then
+            stamp(slot)
+        else
+            push(reply_time)
+            mailbox.stamps = mailbox.stamps + 1
+        end
+    end
     if not slot and slot_free(critical) then
         slot = {held = false, critical = critical}
     end

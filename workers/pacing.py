@@ -191,14 +191,22 @@ class Pacer:
         self._pending: deque[_Request] = deque()
         self._flight: asyncio.Task[None] | None = None
 
-    async def enter(self, mailbox_id: UUID, visit_id: str, *, critical: bool) -> Entry:
+    async def enter(
+        self, mailbox_id: UUID, visit_id: str, *, critical: bool, stamp: bool = False
+    ) -> Entry:
         """
-        Come to a mailbox: take its wake-up away and ask for a slot.
+        Come to a mailbox, or come again: take its wake-up away and ask for a slot.
 
         Claim only afterwards: a row that is committed later wakes the next visit.
+
+        Args:
+            mailbox_id: Who sends.
+            visit_id: Who comes.
+            critical: Whether it may use the slot that is kept for criticals.
+            stamp: Its last mail was answered: count it as of now.
         """
         known, slot, permits, critical_permits, wait_ms, era = await self._ask(
-            mailbox_id, "enter", visit_id, critical=critical
+            mailbox_id, "enter", visit_id, critical=critical, argument=stamp
         )
         return Entry(bool(slot), permits, critical_permits, wait_ms, bool(known), era)
 
@@ -331,12 +339,7 @@ class Pacer:
         arguments: list[str | int] = [*self._head]
         keys = self._keys
         for mailbox_id, operation, visit_id, critical, argument, _ in batch:
-            names += (
-                keys.slots(mailbox_id),
-                keys.permits(mailbox_id),
-                keys.pause(mailbox_id),
-                keys.wake(mailbox_id, critical=critical),
-            )
+            names += keys.pacing(mailbox_id, critical=critical)
             arguments += (operation, visit_id, int(critical), int(argument))
         asked = time.monotonic()
         replies: list[int] = await self._law(keys=names, args=arguments)

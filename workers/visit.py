@@ -214,6 +214,7 @@ class Visits:
         await asyncio.gather(
             self._keep(settings.pacing.slot_seconds / 4, _Visit.renew_slot),
             self._keep(settings.visit.claim_seconds / 4, _Visit.renew_claims),
+            self._tend_those_at_the_door(),
             self._look_who_waits(),
         )
 
@@ -223,7 +224,17 @@ class Visits:
             await asyncio.sleep(WAITING_SECONDS / 4)
             if room.crowded:
                 before = time.monotonic() - WAITING_SECONDS
-                room.set_waiting(sum(visit.moved_at < before for visit in self._open))
+                slow = [one for one in self._open if one.moved_at < before and not one.resting]
+                room.set_waiting(len(slow))
+
+    async def _tend_those_at_the_door(self) -> None:
+        # Their connections are as idle as those that are kept without a visit, and have to go as
+        # soon when Redis forgets their slots.
+        while True:
+            await asyncio.sleep(TEND_SECONDS)
+            resting = [visit for visit in self._open if visit.resting]
+            if resting:
+                await asyncio.gather(*(visit.renew_slot() for visit in resting))
 
     async def _keep(
         self, pause: float, renew: Callable[[_Visit], Coroutine[object, object, None]]
@@ -252,6 +263,7 @@ class _Visit:
         self._critical = critical
         self._started = self._turn_began = time.monotonic()
         self.moved_at = self._started
+        self.resting = False
         self.task: asyncio.Task[object] | None = None
         kept = services.connections.take(mailbox_id)
         self._session: SmtpSession | None = None
@@ -358,7 +370,6 @@ class _Visit:
             if self._had_its_turn():
                 return VisitEnd.OUT_OF_TIME
             await self._settled()
-            await self._stamp()
             entry = await self._enter()
 
     async def _enter(self) -> Entry:
@@ -366,8 +377,13 @@ class _Visit:
         services = self._services
         asked = time.monotonic()
         entry = await services.pacer.enter(
-            self._mailbox_id, self._visit_id, critical=self._critical
+            self._mailbox_id,
+            self._visit_id,
+            critical=self._critical,
+            stamp=self._permit_held,
         )
+        # Where it was not known: what was sent is in SQL, and taught from there.
+        self._permit_held = False
         if not entry.known:
             window = services.settings.pacing.window_seconds
             lease = services.settings.visit.claim_seconds
@@ -484,12 +500,14 @@ class _Visit:
         ):
             return False
         visits.at_the_door.add(mailbox_id)
+        self.resting = True
         # It needs no more than the connection, which would be kept as well.
         self._services.room.give()
         try:
             await visits.rest(entry.wait_ms / 1000)
         finally:
             self._services.room.take()
+            self.resting = False
             visits.at_the_door.discard(mailbox_id)
         self._turn_began = time.monotonic()
         return not visits.stopping
