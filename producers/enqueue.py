@@ -96,8 +96,9 @@ class Producer:
             known = routes.routes(connection, slugs={alert.tenant for alert in alerts})
         # Sealing thousands of bodies takes its time: not while holding the database's one writer.
         deliveries = [self._delivery(alert, known) for alert in alerts]
+        rows = intake.bind(self._engine.dialect, deliveries)
         with write(self._engine) as connection:
-            receipts = intake.insert(connection, deliveries)
+            receipts = intake.insert(connection, deliveries, rows=rows)
         self._wake(receipts)
         return receipts
 
