@@ -154,3 +154,22 @@ def test_all_or_none(engine: Engine) -> None:
 def test_nothing(engine: Engine) -> None:
     """No deliveries are no work."""
     assert insert(engine) == []
+
+
+def test_rows_bound_before_are_the_same(engine: Engine) -> None:
+    """What was given the driver's form beforehand is stored as what was not."""
+    world = world_rows(engine)
+    plain, bound = (
+        new_delivery(world, subject="العربية 🚨", recipients=["ä@bücher.example"], alert_id="a")
+        for _ in range(2)
+    )
+    rows = intake.bind(engine.dialect, [bound])
+    with write(engine) as conn:
+        intake.insert(conn, [plain])
+        intake.insert(conn, [bound], rows=rows)
+
+    one, other = row_of(engine, plain.id), row_of(engine, bound.id)
+    same = {"subject", "recipients", "severity", "state", "alert_id", "refused", "uncertain"}
+    assert {name: getattr(one, name) for name in same} == {
+        name: getattr(other, name) for name in same
+    }

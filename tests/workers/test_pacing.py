@@ -172,6 +172,19 @@ async def test_a_renewed_slot_lasts(make_pacer, mailbox):
     assert not await pacer.renew(mailbox, "a")
 
 
+async def test_coming_again_counts_the_mail_before(make_pacer, mailbox):
+    """Stamped with the next entry, a mail has left the permits; so has one whose slot is lost."""
+    pacer = make_pacer(critical_reserve=0, window_ms=60_000, connections=2)
+    before = await _come(pacer, mailbox, "a")
+    await pacer.permit(mailbox, "a", critical=False, stamp=False)
+
+    after = await pacer.enter(mailbox, "a", critical=False, stamp=True)
+    lost = await pacer.enter(mailbox, "a stranger", critical=False, stamp=True)
+
+    assert after.permits == before.permits - 1
+    assert lost.permits == after.permits - 1
+
+
 async def test_criticals_have_a_reserve(make_pacer, mailbox):
     """Normal mails stop short of the limit; criticals may take all of it."""
     pacer = make_pacer(critical_reserve=2, window_ms=60_000)

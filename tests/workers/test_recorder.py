@@ -91,6 +91,29 @@ async def test_one_failure_does_not_fail_its_group(recorder: Recorder) -> None:
     assert results[7] is False
 
 
+async def test_those_who_ask_the_same_are_served_together(recorder: Recorder) -> None:
+    """One call for the items that gathered; each gets its own result, and one failure stays alone."""
+    calls: list[int] = []
+
+    def double(connection: Connection, items: list[int]) -> list[int]:
+        calls.append(len(items))
+        if 13 in items:
+            _fails(connection)
+        return [2 * item * _one(connection) for item in items]
+
+    good = await asyncio.gather(*(recorder.together(double, item) for item in range(10)))
+    rounds = len(calls)
+    mixed = await asyncio.gather(
+        *(recorder.together(double, item) for item in range(10, 16)), return_exceptions=True
+    )
+
+    assert good == [2 * item for item in range(10)]
+    assert rounds <= 3
+    assert mixed[:3] == [20, 22, 24]
+    assert isinstance(mixed[3], NotFound)
+    assert mixed[4:] == [28, 30]
+
+
 async def test_a_stop_commits_what_is_pending(engine: Engine) -> None:
     """What was handed in before the stop is done after it."""
     recorder = Recorder(engine, asyncio.get_running_loop())

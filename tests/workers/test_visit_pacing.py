@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import redis
@@ -23,7 +24,7 @@ from tests.workers.visit_parts import (
     send_many,
     visit,
 )
-from workers.visit import VisitEnd
+from workers.visit import FORGOTTEN_SECONDS, VisitEnd
 
 WINDOW = 1.5
 
@@ -246,3 +247,64 @@ async def test_a_permit_whose_answer_is_lost_counts(whole: Whole) -> None:
     assert (await pacer.enter(lane_id, "look", critical=False)).permits == 27
     await pacer.leave(lane_id, "look", stamp=False)
     await drain(whole, lane_id)
+
+
+async def _spread(whole: Whole, lane_id: UUID) -> None:
+    """Let the window be full of mails that left one by one, as in a backlog that lasts."""
+    seconds = whole.settings.pacing.window_seconds
+    ages = [int(seconds * 1000 * n / 28) for n in range(28)]
+    entry = await whole.services.pacer.enter(lane_id, "before", critical=False)
+    await whole.services.pacer.seed(lane_id, ages_ms=ages, holders=[], era=entry.era)
+
+
+async def test_a_visit_waits_for_a_permit_that_is_near(whole: Whole) -> None:
+    """Six mails whose permits come one by one are one visit, on one connection."""
+    lane_id = send_many(whole, 6)[0].mailbox_id
+    await _spread(whole, lane_id)
+
+    end = await visit(whole, lane_id)
+
+    assert end is VisitEnd.NO_PERMIT  # Nothing is open yet that would be worth waiting with.
+    send(whole, severity="critical")
+    await visit(whole, lane_id, critical=True)
+    assert await visit(whole, lane_id) is VisitEnd.LANE_EMPTY
+    assert whole.count("accepted") == 7
+    assert whole.exchange().max_connections == 1
+
+
+async def _at_the_door(whole: Whole) -> asyncio.Task[VisitEnd]:
+    """Let a visit wait with its connection open for as long as one ever does."""
+    lane_id = send_many(whole, 3)[0].mailbox_id
+    await _spread(whole, lane_id)
+    send(whole, severity="critical")
+    await visit(whole, lane_id, critical=True)
+    waiting = asyncio.create_task(visit(whole, lane_id))
+    await whole.until(lambda: lane_id in whole.services.visits.at_the_door)
+    return waiting
+
+
+@pytest.mark.parametrize("settings_changes", [IMPATIENT | {"pacing": {"window_seconds": 60.0}}])
+async def test_a_stop_ends_the_wait_for_a_permit(whole: Whole) -> None:
+    """Nobody who stops a worker waits for a permit with it."""
+    waiting = await _at_the_door(whole)
+
+    whole.services.visits.stop()
+
+    async with asyncio.timeout(1):
+        assert await waiting is VisitEnd.NO_PERMIT
+    assert whole.count("queued") == 3
+
+
+@pytest.mark.parametrize("settings_changes", [IMPATIENT | {"pacing": {"window_seconds": 60.0}}])
+async def test_a_flush_closes_connections_that_wait_for_a_permit(
+    whole: Whole, redis_client: redis.Redis, redis_keys: RedisKeys
+) -> None:
+    """Once Redis forgot its slot, others may open a connection: ours has to be gone by then."""
+    waiting = await _at_the_door(whole)
+    assert whole.exchange().connections == 1
+
+    redis_client.delete(redis_keys.slots(whole.mailbox_id("contoso")))
+
+    await whole.until(lambda: whole.exchange().connections == 0, seconds=FORGOTTEN_SECONDS)
+    whole.services.visits.stop()
+    await waiting
