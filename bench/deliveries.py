@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,8 +56,10 @@ _D = METADATA.tables["delivery"].c
 
 
 @contextmanager
-def stage(*, database_url: str = "", tenants: int = MAILBOXES) -> Iterator[Stage]:
-    """Set the stage with open limits, everybody connected."""
+def stage(
+    *, database_url: str = "", tenants: int = MAILBOXES, visit: Mapping[str, Any] | None = None
+) -> Iterator[Stage]:
+    """Set the stage with open limits, everybody connected; ``visit`` are settings of that name."""
     with tempfile.TemporaryDirectory(prefix="alertpost-bench-") as directory:
         slugs = [f"tenant{number}" for number in range(tenants)]
         with Stage(
@@ -65,7 +67,7 @@ def stage(*, database_url: str = "", tenants: int = MAILBOXES) -> Iterator[Stage
             slugs,
             limits=OPEN_LIMITS,
             database_url=database_url,
-            settings=SETTINGS,
+            settings=SETTINGS | {"visit": SETTINGS["visit"] | dict(visit or {})},
         ) as given:
             given.add_tenants()
             for _ in given.connect_all():

@@ -13,7 +13,7 @@ from console.embedded_redis import EmbeddedRedis
 from console.supervisor import Child
 from models.errors import ConfigurationError
 from models.settings import Settings
-from sandbox.server import DEFAULT_TENANTS
+from sandbox.defaults import DEFAULT_TENANTS
 
 LOOPBACK = "127.0.0.1"
 _STOP_SECONDS = 30.0

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from models.database import read, write
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x616C657274  # "alert"; any number would do, as long as all processes take the same
@@ -27,6 +27,8 @@ def upgrade(engine: Engine) -> None:
     Raises:
         StoreUnavailable: The database is away or cannot be written.
     """
+    from alembic import command  # noqa: PLC0415 - see _config
+
     with write(engine) as conn, _alone(conn):
         config = _config()
         config.attributes["connection"] = conn
@@ -35,12 +37,18 @@ def upgrade(engine: Engine) -> None:
 
 def is_current(engine: Engine) -> bool:
     """Tell whether the tables are those that this version expects."""
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415 - see _config
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     expected = set(ScriptDirectory.from_config(_config()).get_heads())
     with read(engine) as conn:
         return set(MigrationContext.configure(conn).get_current_heads()) == expected
 
 
 def _config() -> Config:
+    # Alembic takes a fifth of a second to load, and few commands need it.
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     # Percent signs in a path would be taken for interpolation.
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from sandbox.server import DEFAULT_TENANTS, SandboxOptions, run
+from sandbox.defaults import DEFAULT_TENANTS
+from sandbox.server import SandboxOptions, run
 
 
 def read_options(arguments: list[str]) -> SandboxOptions:

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sandbox.authority import throwaway_authority
 from sandbox.control import control_routes
+from sandbox.defaults import DEFAULT_TENANTS
 from sandbox.entra import entra_routes
 from sandbox.exchange import ExchangeOptions, ExchangeServer
 from sandbox.keeper import FILE, StateKeeper, open_world
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from sandbox.world import World
 
-DEFAULT_TENANTS = ("contoso", "fabrikam", "northwind")
 _GRACE_SECONDS = 1.0
 _TICK_SECONDS = 1.0
 _BACKLOG = 2048

@@ -22,7 +22,7 @@ from console.supervisor import Supervisor
 from models import logs
 from models.errors import ConfigurationError
 from models.settings import Settings
-from sandbox.server import DEFAULT_TENANTS, SandboxOptions, run
+from sandbox.defaults import DEFAULT_TENANTS
 
 Processes = Annotated[
     int | None,
@@ -126,6 +126,9 @@ def sandbox(
     Started again it is as it was: consents, refresh tokens, switches, secrets. What it took and
     counted is forgotten.
     """
+    # A web server and a mail server: not for every other command to load.
+    from sandbox.server import SandboxOptions, run  # noqa: PLC0415
+
     options = SandboxOptions(
         directory=directory or Settings.load().data_dir / "sandbox",
         entra_port=entra_port,
