@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from collections.abc import Sequence
 
 import typer
 
 from console import command_logs, output
-from console.commands import GROUPS, VERBS
+from console.commands import COMMANDS, load
 from console.plain_help import PlainHelp
 from models.errors import (
     AlertpostError,
@@ -47,26 +48,37 @@ _UsageFault: type[Exception] = next(
 )
 """Typer brings a click of its own and does not show the base of its usage errors otherwise."""
 
-app = typer.Typer(
-    name="alertpost",
-    cls=PlainHelp,
-    help="Alert e-mail that gets through Microsoft 365, without a stored password.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    callback=command_logs.set_up,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for _name, _group in GROUPS.items():
-    app.add_typer(_group, name=_name)
-for _name, _verb in VERBS.items():
-    app.command(_name)(_verb)
+
+def command_line(words: Sequence[str] = ()) -> typer.Typer:
+    """
+    Build the command line.
+
+    Args:
+        words: As typed. Where the first of them names a command, only that one is loaded.
+    """
+    app = typer.Typer(
+        name="alertpost",
+        cls=PlainHelp,
+        help="Alert e-mail that gets through Microsoft 365, without a stored password.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        callback=command_logs.set_up,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
+        command = load(name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
 
 
 def main() -> None:
     """Run the command line; expected errors are one line, never a stack trace."""
     try:
-        code = app(standalone_mode=False)
+        code = command_line(sys.argv[1:])(standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
         if code == INTERRUPTED:

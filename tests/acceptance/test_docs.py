@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from console.cli import EXIT_CODES, app
+from console.cli import EXIT_CODES, command_line
 from console.reasons import meaning_of
 from models import app_registrations, mailboxes, settings, tenants
 from models.database import create_engine_from, write
@@ -178,7 +178,7 @@ def commands(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_commands_exist(path: Path) -> None:
     """Every command a page shows is one, with the options it has there."""
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(command_line())
     wrong = []
     for shown_command in commands(path):
         words = shlex.split(shown_command.partition("<")[0])[1:]

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import Engine, update
 from typer.testing import CliRunner, Result
 
-from console.cli import app, main
+from console.cli import command_line, main
 from console.data_dir import DataDir
 from models import audit, directory
 from models.database import create_engine_from, read, write
@@ -63,7 +63,8 @@ class CliWorld:
 
     def usage(self, *arguments: object) -> Result:
         """Run a command whose options are wrong."""
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+        words = [str(argument) for argument in arguments]
+        return CliRunner().invoke(command_line(words), words)
 
     def command(self, *arguments: object) -> list[str]:
         """The command line of a real process."""
