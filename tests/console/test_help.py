@@ -51,3 +51,13 @@ def test_every_command_is_offered() -> None:
         alone = typer.main.get_command(command_line([name])).commands
         assert list(alone) == [name]
         assert alone[name].help == whole[name].help
+
+
+@pytest.mark.parametrize("path", [(), ("keys",), ("keys", "rotate"), ("report",)], ids=" ".join)
+def test_help_has_a_short_name(path: tuple[str, ...]) -> None:
+    """What a usage error recommends, ``-h``, is there."""
+    said = CliRunner().invoke(command_line(path), [*path, "-h"], env={"COLUMNS": "200"})
+
+    assert said.exit_code == 0
+    assert "Usage:" in said.output
+    assert "-h" in said.output
