@@ -302,7 +302,7 @@ class AlertEmail(BaseModel):
 
     def dump(self) -> bytes:
         """Return the bytes to store; ``load`` turns them back without validating again."""
-        return json.dumps(self._stored(), separators=(",", ":")).encode("ascii")
+        return _dumped(self._stored())
 
     @classmethod
     def load(cls, stored: bytes) -> Self:
@@ -335,10 +335,12 @@ class AlertEmail(BaseModel):
 
         The idempotency key has no part in it, nor has the order of headers and metadata.
         """
+        return _fingerprint(self._stored())
+
+    def dump_and_fingerprint(self) -> tuple[bytes, str]:
+        """Return what ``dump`` and ``fingerprint`` do; a producer of thousands needs both."""
         stored = self._stored()
-        stored.pop("idempotency_key", None)
-        canonical = json.dumps(stored, separators=(",", ":"), sort_keys=True)
-        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+        return _dumped(stored), _fingerprint(stored)
 
     def _stored(self) -> dict[str, Any]:
         kept: dict[str, Any] = {
@@ -354,6 +356,16 @@ class AlertEmail(BaseModel):
             kept["attachments"] = [attachment.stored() for attachment in kept["attachments"]]
         kept["severity"] = int(self.severity)
         return kept
+
+
+def _dumped(stored: Mapping[str, Any]) -> bytes:
+    return json.dumps(stored, separators=(",", ":")).encode("ascii")
+
+
+def _fingerprint(stored: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in stored.items() if name != "idempotency_key"}
+    canonical = json.dumps(content, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
 def _broken(field: str, reason: str) -> PydanticCustomError:

@@ -153,15 +153,16 @@ class Producer:
     def _delivery(self, alert: AlertEmail, known: routes.Routes) -> NewDelivery:
         route = self._route(alert, known)
         delivery_id = uuid7()
+        content, fingerprint = alert.dump_and_fingerprint()
         return NewDelivery(
             id=delivery_id,
             tenant_id=route.tenant_id,
             mailbox_id=route.mailbox_id,
             severity=int(alert.severity),
-            fingerprint=alert.fingerprint(),
+            fingerprint=fingerprint,
             subject=alert.subject,
             recipients=alert.envelope_recipients,
-            payload_encrypted=self._vault.seal(alert.dump(), context=delivery_context(delivery_id)),
+            payload_encrypted=self._vault.seal(content, context=delivery_context(delivery_id)),
             message_id=new_message_id(delivery_id, route.address.rpartition("@")[2]),
             idempotency_key=alert.idempotency_key,
             alert_id=alert.alert_id,

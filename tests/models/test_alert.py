@@ -362,6 +362,7 @@ def test_storage_round_trip(subject, text, html, metadata, later) -> None:
 
     assert loaded == alert
     assert loaded.fingerprint() == alert.fingerprint()
+    assert alert.dump_and_fingerprint() == (alert.dump(), alert.fingerprint())
     assert loaded.model_dump_json() == alert.model_dump_json()
 
 
