@@ -359,19 +359,22 @@ class AlertEmail(BaseModel):
 
 
 def _dumped(stored: Mapping[str, Any]) -> bytes:
-    return json.dumps(stored, separators=(",", ":")).encode("ascii")
+    return _COMPACT.encode(stored).encode("ascii")
 
 
 def _fingerprint(stored: Mapping[str, Any]) -> str:
     content = {name: value for name, value in stored.items() if name != "idempotency_key"}
-    canonical = json.dumps(content, separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(content).encode("ascii")).hexdigest()
 
 
 def _broken(field: str, reason: str) -> PydanticCustomError:
     """Make an error of the whole model that still names a field."""
     return PydanticCustomError("alert", "{reason}", {"field": field, "reason": reason})
 
+
+# Made once: ``json.dumps`` makes an encoder for each call that is not its default.
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
+_CANONICAL = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 
 _ALERT_FIELDS = tuple(AlertEmail.model_fields)
 _ATTACHMENT_FIELDS = tuple(Attachment.model_fields)
