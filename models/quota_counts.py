@@ -113,15 +113,13 @@ def alone(conn: Connection, subjects: Sequence[str]) -> bool:
 
     Nobody waits: transactions of many visits lock in any order, and would block each other.
     """
-    if conn.dialect.name != "postgresql":
-        # On SQLite there is one writer at a time.
-        return True
-    return all(conn.scalar(_TRY_LOCK, {"key": _lock_key(subject)}) for subject in subjects)
+    return alone_among(conn, subjects) == set(subjects)
 
 
 def alone_among(conn: Connection, subjects: Sequence[str]) -> set[str]:
     """Do the same for many subjects at once; returns those for which it came about."""
     if conn.dialect.name != "postgresql":
+        # On SQLite there is one writer at a time.
         return set(subjects)
     given = as_parameter([{"subject": one, "key": _lock_key(one)} for one in subjects])
     return set(conn.scalars(_TRY_LOCKS, given))
@@ -200,8 +198,6 @@ def _spend(dialect: str) -> Any:
         set_={"recipients": _C.recipients + insert.excluded.recipients},
     )
 
-
-_TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("key", type_=BigInteger())))
 
 _SUBJECT = bindparam("subject", type_=Text())
 

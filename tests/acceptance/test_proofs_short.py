@@ -50,5 +50,5 @@ def test_the_limits_are_kept_through_kills_flushes_and_a_slow_line() -> None:
 def test_no_worker_is_idle_while_there_is_work() -> None:
     """Some hundreds of deliveries of four mailboxes."""
     assert _broken(
-        schedules.schedules(deliveries=200, seconds=2, seed=SEED, mailboxes=4, window=3.0)
+        schedules.schedules(deliveries=400, seconds=4, seed=SEED, mailboxes=4, window=3.0)
     ) == []  # fmt: skip
