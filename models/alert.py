@@ -8,7 +8,6 @@ direction, emoji.
 
 import difflib
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -302,7 +301,7 @@ class AlertEmail(BaseModel):
 
     def dump(self) -> bytes:
         """Return the bytes to store; ``load`` turns them back without validating again."""
-        return _dumped(self._stored())
+        return pydantic_core.to_json(self._stored())
 
     @classmethod
     def load(cls, stored: bytes) -> Self:
@@ -340,11 +339,13 @@ class AlertEmail(BaseModel):
     def dump_and_fingerprint(self) -> tuple[bytes, str]:
         """Return what ``dump`` and ``fingerprint`` do; a producer of thousands needs both."""
         stored = self._stored()
-        return _dumped(stored), _fingerprint(stored)
+        return pydantic_core.to_json(stored), _fingerprint(stored)
 
     def _stored(self) -> dict[str, Any]:
+        given = self.__dict__
+        # In the order of the fields, so that the same content gives the same bytes.
         kept: dict[str, Any] = {
-            name: value for name, value in self.__dict__.items() if value not in (None, (), {})
+            name: value for name in _ALERT_FIELDS if (value := given[name]) or value == ""
         }
         for field in ("to", "cc", "bcc", "reply_to"):
             if field in kept:
@@ -358,23 +359,18 @@ class AlertEmail(BaseModel):
         return kept
 
 
-def _dumped(stored: Mapping[str, Any]) -> bytes:
-    return _COMPACT.encode(stored).encode("ascii")
-
-
 def _fingerprint(stored: Mapping[str, Any]) -> str:
     content = {name: value for name, value in stored.items() if name != "idempotency_key"}
-    return hashlib.sha256(_CANONICAL.encode(content).encode("ascii")).hexdigest()
+    for field in ("headers", "metadata"):
+        if field in content:
+            content[field] = dict(sorted(content[field].items()))
+    return hashlib.sha256(pydantic_core.to_json(content)).hexdigest()
 
 
 def _broken(field: str, reason: str) -> PydanticCustomError:
     """Make an error of the whole model that still names a field."""
     return PydanticCustomError("alert", "{reason}", {"field": field, "reason": reason})
 
-
-# Made once: ``json.dumps`` makes an encoder for each call that is not its default.
-_COMPACT = json.JSONEncoder(separators=(",", ":"))
-_CANONICAL = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 
 _ALERT_FIELDS = tuple(AlertEmail.model_fields)
 _ATTACHMENT_FIELDS = tuple(Attachment.model_fields)
