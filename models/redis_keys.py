@@ -77,9 +77,14 @@ class RedisKeys:
         return f"{self.prefix}:clock-set"
 
     @property
-    def lease_era(self) -> str:
+    def wanted(self) -> str:
+        """Set of the ``slots`` keys of mailboxes where a visit found no slot."""
+        return f"{self.prefix}:wanted"
+
+    @property
+    def era(self) -> str:
         """Made once and never expiring: another value means that Redis lost its memory."""
-        return f"{self.prefix}:lease-era"
+        return f"{self.prefix}:era"
 
 
 @lru_cache(maxsize=16_384)

@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 
 from models.settings import VisitSettings
-from workers.pacing import Pacer, PacingUnavailable, Waiting
+from workers.pacing import Pacer, PacingUnavailable, Renewal, Waiting, Watched
 from workers.smtp_session import SmtpSession
 
 log = structlog.get_logger()
 
 TEND_SECONDS = 0.5
-"""How often kept slots are renewed and looked after; bounds how long a waiter waits for one."""
+"""How often it is asked who waits for a slot, and whether Redis forgot those that are held idle."""
 
 
 @dataclass(slots=True)
@@ -34,6 +35,7 @@ class Kept:
         visit_id: Under which its slot is held.
         since: When it became idle, on ``time.monotonic``.
         renewed_at: When Redis last confirmed its slot.
+        memory: Under which of its memories; see ``Watched``. A new one is looked at soon.
     """
 
     mailbox_id: UUID
@@ -41,6 +43,7 @@ class Kept:
     session: SmtpSession
     since: float
     renewed_at: float
+    memory: str = ""
 
 
 class Connections:
@@ -88,22 +91,44 @@ class Connections:
         """Renew the slots of kept connections and let go of what should go; runs for ever."""
         while True:
             await asyncio.sleep(TEND_SECONDS)
-            kept = list(self._kept.values())
-            if kept:
-                await asyncio.gather(*(self._look_after(one) for one in kept))
+            if self._kept:
+                await self._tend_all()
 
-    async def _look_after(self, kept: Kept) -> None:
-        now = time.monotonic()
-        go = now - kept.since > self._settings.connection_idle_seconds or not self.worth_keeping(
-            kept.session
-        )
+    async def _tend_all(self) -> None:
         try:
-            renewal = await self._pacer.renew(kept.mailbox_id, kept.visit_id)
-            kept.renewed_at = now
-            go = go or renewal.wanted or not renewal.kept
+            watched = await self._pacer.watch()
         except PacingUnavailable:
+            watched = None
+        await asyncio.gather(
+            *(self._look_after(one, watched) for one in list(self._kept.values())
+              if self._is_over(one) or self._needs_a_look(one, watched))
+        )  # fmt: skip
+
+    def _is_over(self, kept: Kept) -> bool:
+        idle = time.monotonic() - kept.since
+        return idle > self._settings.connection_idle_seconds or not self.worth_keeping(kept.session)
+
+    def _needs_a_look(self, kept: Kept, watched: Watched | None) -> bool:
+        return (
+            watched is None
+            or kept.memory != watched.memory
+            or kept.mailbox_id in watched.wanted
+            or time.monotonic() - kept.renewed_at > self._slot_seconds / 4
+        )
+
+    async def _look_after(self, kept: Kept, watched: Watched | None) -> None:
+        now = time.monotonic()
+        renewal: Renewal | None = None
+        if watched is not None:
+            with suppress(PacingUnavailable):
+                renewal = await self._pacer.renew(kept.mailbox_id, kept.visit_id)
+                kept.renewed_at, kept.memory = now, watched.memory
+        if renewal is None:
             # Before others may take the slot, which Redis gives away where nobody renews it.
-            go = go or now - kept.renewed_at > self._slot_seconds / 2
+            go = now - kept.renewed_at > self._slot_seconds / 2
+        else:
+            go = renewal.wanted or not renewal.kept
+        go = go or self._is_over(kept)
         if go and self._kept.get(kept.mailbox_id) is kept:
             del self._kept[kept.mailbox_id]
             await self._let_go(kept)

@@ -103,8 +103,8 @@ class LeaseBoard:
     async def read(self, mailbox_id: UUID) -> Notice:
         """Read everything about a mailbox in one round trip."""
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.set(self._keys.lease_era, uuid4().hex, nx=True)
-        pipeline.get(self._keys.lease_era)
+        pipeline.set(self._keys.era, uuid4().hex, nx=True)
+        pipeline.get(self._keys.era)
         for key in (self._keys.token(mailbox_id), self._keys.refresh_failure(mailbox_id)):
             pipeline.get(key)
             pipeline.pttl(key)

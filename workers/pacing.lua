@@ -1,6 +1,6 @@
 -- The pacing of mailboxes, many requests in one call. All times are ms of this server's clock.
 --
--- KEYS   for each request: slots, permits, pause, wake
+-- KEYS   wanted, then for each request: slots, permits, pause, wake
 -- ARGV   window, limit, reserve, connections, slot_ms, remember_ms,
 --        then for each request: operation, visit, critical, argument
 -- reply  six integers for each request, then this server's clock in ms
@@ -9,6 +9,7 @@
 -- slots    hash: 'run' and 'era' say which memory of the mailbox this is, 'seeded' that it is
 --          complete; 's:<visit>' = '<runs out> <holds a permit> <critical> <halted>';
 --          'w:0', 'w:1' = a normal, a critical visit found no slot; 'p:0', 'p:1' = no permit
+-- wanted   set: the slots keys with 'w:0' or 'w:1', for those who hold slots idle
 
 local WINDOW, LIMIT, RESERVE = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local CONNECTIONS, SLOT, REMEMBER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -112,6 +113,13 @@ local function flag(condition)
     return condition and 1 or 0
 end
 
+-- Take the mailbox off the list where nobody waits for a slot any more.
+local function tidy_wanted()
+    if not mailbox.fields['w:0'] and not mailbox.fields['w:1'] then
+        redis.call('SREM', KEYS[1], mailbox.slots_key)
+    end
+end
+
 local operations = {}
 
 function operations.enter(visit, critical, stamps, first_key)
@@ -146,6 +154,8 @@ function operations.enter(visit, critical, stamps, first_key)
         write(visit, slot)
     else
         redis.call('HSET', mailbox.slots_key, critical and 'w:1' or 'w:0', '1')
+        redis.call('SADD', KEYS[1], mailbox.slots_key)
+        redis.call('PEXPIRE', KEYS[1], REMEMBER)
     end
     local pause = math.max(0, redis.call('PTTL', KEYS[first_key + 2]))
     if pause > 0 then
@@ -204,6 +214,7 @@ function operations.renew(visit)
     if not mailbox.known or not slot then return {0, 0, 0, 0, 0, 0} end
     slot.ends = now + SLOT
     write(visit, slot)
+    tidy_wanted()
     return {1, flag(mailbox.fields['w:0'] or mailbox.fields['w:1']), 0, 0, 0, 0}
 end
 
@@ -227,6 +238,7 @@ function operations.leave(visit, _, stamps)
         -- that find nothing do not wake each other for ever.
         if mailbox.fields[slot_mark] and slot_free(class == 1) then
             redis.call('HDEL', mailbox.slots_key, slot_mark)
+            mailbox.fields[slot_mark] = nil
             reply[class + 1] = 1
         end
         if mailbox.fields[permit_mark] and gave_back and free(class == 1) > 0 then
@@ -234,6 +246,7 @@ function operations.leave(visit, _, stamps)
             reply[class + 1] = 1
         end
     end
+    tidy_wanted()
     return reply
 end
 
@@ -254,7 +267,7 @@ function operations.pause(_, _, pause_ms, first_key)
 end
 
 local replies = {}
-local first_key = 1
+local first_key = 2
 for i = 7, #ARGV, 4 do
     local over = open(first_key)
     if mailbox.known then settle(over) end

@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID, uuid4
 
 from redis.exceptions import RedisError
 
@@ -22,7 +23,6 @@ from workers.clock_watch import RedisClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
     import redis.asyncio
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _LAW: Final = files("workers").joinpath("pacing.lua").read_text(encoding="utf-8")
 _SEED: Final = files("workers").joinpath("pacing_seed.lua").read_text(encoding="utf-8")
+_WATCH: Final = files("workers").joinpath("pacing_watch.lua").read_text(encoding="utf-8")
 
 _BATCH = 256
 """Requests in one call: about 3 ms of Redis' time."""
@@ -140,6 +141,19 @@ class Renewal(NamedTuple):
         return self.kept
 
 
+class Watched(NamedTuple):
+    """
+    What those who hold slots idle have to know, for all of them at once.
+
+    Attributes:
+        memory: Of a slot that was confirmed under this memory Redis has not forgotten anything.
+        wanted: Mailboxes where somebody found no slot; ``renew`` tells whether that is so still.
+    """
+
+    memory: str
+    wanted: frozenset[UUID]
+
+
 class _Request(NamedTuple):
     mailbox_id: UUID
     operation: str
@@ -177,6 +191,7 @@ class Pacer:
         self._limits = limits = limits or PacingLimits()
         self._law = client.register_script(_LAW)
         self._seed = client.register_script(_SEED)
+        self._watch = client.register_script(_WATCH)
         self._remember_ms = max(_REMEMBER_MS, 2 * (limits.window_ms + limits.slot_ms))
         self._head = (
             limits.window_ms,
@@ -237,6 +252,21 @@ class Pacer:
         """Keep the slot for another ``slot_ms``; tells whether somebody waits for one."""
         kept, wanted, *_ = await self._ask(mailbox_id, "renew", visit_id)
         return Renewal(bool(kept), bool(wanted))
+
+    async def watch(self) -> Watched:
+        """Find out which of many slots have to be looked at before they run out."""
+        # Shielded: Python 3.11's ``asyncio.wait_for``, which redis-py uses, may swallow a
+        # cancellation (python/cpython#86296), and whoever tends slots would go on for ever.
+        watched = asyncio.shield(
+            self._watch(keys=[self._keys.era, self._keys.wanted], args=[uuid4().hex])
+        )
+        try:
+            memory, *wanted = await watched
+        except RedisError as error:
+            raise PacingUnavailable(f"Redis: {error}") from error
+        return Watched(
+            memory.decode(), frozenset(UUID(key.decode().rpartition(":")[2]) for key in wanted)
+        )
 
     async def leave(self, mailbox_id: UUID, visit_id: str, *, stamp: bool) -> Waiting:
         """
@@ -335,7 +365,7 @@ class Pacer:
                         request.reply.set_result(replies[i * _WIDTH : (i + 1) * _WIDTH])
 
     async def _call(self, batch: list[_Request]) -> list[int]:
-        names: list[str] = []
+        names: list[str] = [self._keys.wanted]
         arguments: list[str | int] = [*self._head]
         keys = self._keys
         for mailbox_id, operation, visit_id, critical, argument, _ in batch:

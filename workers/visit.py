@@ -18,6 +18,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -232,9 +233,14 @@ class Visits:
         # soon when Redis forgets their slots.
         while True:
             await asyncio.sleep(TEND_SECONDS)
-            resting = [visit for visit in self._open if visit.resting]
-            if resting:
-                await asyncio.gather(*(visit.renew_slot() for visit in resting))
+            if not any(visit.resting for visit in self._open):
+                continue
+            with suppress(PacingUnavailable):
+                memory = (await self._services.pacer.watch()).memory
+                await asyncio.gather(
+                    *(visit.renew_slot(memory) for visit in self._open
+                      if visit.resting and visit.slot_memory != memory)
+                )  # fmt: skip
 
     async def _keep(
         self, pause: float, renew: Callable[[_Visit], Coroutine[object, object, None]]
@@ -264,6 +270,7 @@ class _Visit:
         self._started = self._turn_began = time.monotonic()
         self.moved_at = self._started
         self.resting = False
+        self.slot_memory = ""
         self.task: asyncio.Task[object] | None = None
         kept = services.connections.take(mailbox_id)
         self._session: SmtpSession | None = None
@@ -295,19 +302,27 @@ class _Visit:
         """Since its beginning."""
         return time.monotonic() - self._started
 
-    async def renew_slot(self) -> None:
-        """Keep the slot while a slow server, or SQL, is waited for; without it, hang up."""
+    async def renew_slot(self, memory: str | None = None) -> None:
+        """
+        Keep the slot while a slow server, or SQL, is waited for; without it, hang up.
+
+        Args:
+            memory: The memory of Redis under which it was found necessary; see ``Watched``.
+        """
         if not self._has_slot:
             return
         asked = time.monotonic()
         try:
-            if await self._services.pacer.renew(self._mailbox_id, self._visit_id):
-                self._slot_until = asked + self._services.settings.pacing.slot_seconds
-                return
+            renewal = await self._services.pacer.renew(self._mailbox_id, self._visit_id)
         except PacingUnavailable as away:
             log.warning(
                 "slot_not_renewed", mailbox_id=str(self._mailbox_id), reason=str(away)[:200]
             )
+            return
+        if memory is not None:
+            self.slot_memory = memory
+        if renewal.kept:
+            self._slot_until = asked + self._services.settings.pacing.slot_seconds
             return
         # Others may open a connection in its place. A mail whose reply is awaited is let be.
         self._slot_until = 0.0

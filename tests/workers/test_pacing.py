@@ -231,6 +231,63 @@ async def test_who_found_no_slot_is_waked_once_by_who_leaves(make_pacer, mailbox
     assert not second
 
 
+async def test_the_watch_tells_who_waits_for_a_slot_and_until_when(make_pacer, mailbox):
+    """A mailbox is named from when a visit found no slot until one was given back for it."""
+    pacer, other = make_pacer(connections=1), uuid4()
+    await _come(pacer, mailbox, "a")
+    await _come(pacer, other, "a")
+    assert mailbox not in (await pacer.watch()).wanted
+
+    assert not (await pacer.enter(mailbox, "b", critical=False)).slot
+
+    assert (await pacer.watch()).wanted & {mailbox, other} == {mailbox}
+    assert await pacer.leave(mailbox, "a", stamp=False)
+    assert mailbox not in (await pacer.watch()).wanted
+
+
+async def test_the_watch_forgets_who_waits_no_more(make_pacer, mailbox, redis_async, redis_keys):
+    """A mailbox whose marks are gone is taken off the list by the next renewal."""
+    pacer = make_pacer(connections=1)
+    await _come(pacer, mailbox, "a")
+    await pacer.enter(mailbox, "b", critical=False)
+    await redis_async.hdel(redis_keys.slots(mailbox), "w:0")
+
+    assert not (await pacer.renew(mailbox, "a")).wanted
+
+    assert mailbox not in (await pacer.watch()).wanted
+
+
+async def test_the_watch_tells_a_loss_from_a_rest(own_redis, redis_keys):
+    """The memory keeps its name whoever asks, and has another after each loss."""
+    seen = []
+    async with redis.asyncio.Redis.from_url(own_redis.url) as client:
+        one, two = Pacer(client, redis_keys), Pacer(client, redis_keys)
+        for _ in range(2):
+            seen += [(await one.watch()).memory, (await two.watch()).memory]
+            await client.flushall()
+        seen.append((await two.watch()).memory)
+
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+    assert len(set(seen)) == 3
+
+
+async def test_a_watch_lets_itself_be_cancelled(make_pacer):
+    """At whatever moment, or who tends slots would not end with the worker."""
+    pacer = make_pacer()
+
+    async def tend():
+        while True:
+            await pacer.watch()
+
+    for number in range(150):
+        task = asyncio.create_task(tend())
+        await asyncio.sleep(number % 50 / 25_000)
+        task.cancel()
+        assert await asyncio.wait([task], timeout=5) == ({task}, set())
+        assert task.cancelled()
+
+
 async def test_a_permit_that_was_not_used_wakes_who_wanted_it(make_pacer, mailbox):
     """Given back, a permit is free at once; stamped, it is not."""
     pacer = make_pacer(messages=1)
