@@ -13,7 +13,7 @@ from uuid import UUID
 import dramatiq
 
 from models import wakeup
-from workers.visit import Visits
+from workers.visits import Visits
 
 
 def declare(broker: dramatiq.Broker, visits: Callable[[], Visits]) -> None:

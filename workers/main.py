@@ -32,7 +32,7 @@ from workers import actors
 from workers.broker import make_broker
 from workers.room import Room
 from workers.services import Services
-from workers.visit import Visits
+from workers.visits import Visits
 
 log = structlog.get_logger()
 

@@ -33,7 +33,7 @@ from workers.room import Room
 from workers.sweeper import Sweeper
 from workers.timer import Timer
 from workers.tls_contexts import TlsContexts
-from workers.visit import Visits
+from workers.visits import Visits
 
 log = structlog.get_logger()
 

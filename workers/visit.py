@@ -17,8 +17,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -63,14 +62,12 @@ if TYPE_CHECKING:
     from models.senders import Sender
     from workers.pacing import Entry
     from workers.services import Services
+    from workers.visits import Visits
 
 log = structlog.get_logger()
 
 LARGE_BYTES = 256 * 1024
 """Opening and composing a larger mail takes so long that it is done beside the loop."""
-
-WAITING_SECONDS = 2.0
-"""A visit that has brought nothing to an end for so long waits for a server; see ``room``."""
 
 SLOW_SECONDS = 0.25
 FAIR_SECONDS = 1.0
@@ -116,148 +113,7 @@ class _Halt(Exception):  # noqa: N818 - ends a visit, no error
     end: VisitEnd
 
 
-class Visits:
-    """Runs visits in one worker process."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._open: set[_Visit] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.get_running_loop()
-        self._resting: set[asyncio.Future[None]] = set()
-        self.stopping = False
-        """Whether no mail is to be begun any more."""
-        self.at_the_door: set[UUID] = set()
-        """Mailboxes of which a visit waits for the next permit."""
-
-    def stop(self) -> None:
-        """Begin no more mails; may be called from any thread."""
-        self.stopping = True
-        self._loop.call_soon_threadsafe(self._disturb)
-
-    def _disturb(self) -> None:
-        for resting in self._resting:
-            _end_rest(resting)
-
-    async def rest(self, seconds: float) -> None:
-        """Wait; a stop ends it."""
-        if self.stopping:
-            return
-        resting: asyncio.Future[None] = self._loop.create_future()
-        self._resting.add(resting)
-        alarm = self._loop.call_later(seconds, _end_rest, resting)
-        try:
-            await resting
-        finally:
-            alarm.cancel()
-            self._resting.discard(resting)
-
-    def begin(self, mailbox_id: UUID, *, critical: bool) -> None:
-        """Begin a visit on the loop; may be called from any thread."""
-        self._services.room.take()
-        self._loop.call_soon_threadsafe(partial(self._launch, mailbox_id, critical=critical))
-
-    def _launch(self, mailbox_id: UUID, *, critical: bool) -> None:
-        task = self._loop.create_task(self._follow(mailbox_id, critical=critical))
-        self._tasks.add(task)
-        task.add_done_callback(self._landed)
-
-    def _landed(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._services.room.give()
-
-    async def _follow(self, mailbox_id: UUID, *, critical: bool) -> None:
-        try:
-            end = await self.run(mailbox_id, critical=critical)
-            log.debug("visit", mailbox_id=str(mailbox_id), critical=critical, end=end.value)
-        except Exception:
-            # A wake-up is a hint: failing it would achieve nothing; the sweep comes back.
-            log.exception("visit_failed", mailbox_id=str(mailbox_id))
-
-    async def run(self, mailbox_id: UUID, *, critical: bool) -> VisitEnd:
-        """
-        Look at a mailbox's lane and send what may be sent.
-
-        Args:
-            mailbox_id: The mailbox.
-            critical: Woken for a critical alert: may use the slot that is kept for those.
-        """
-        if self.stopping:
-            await self._services.pass_on(mailbox_id, critical=critical)
-            return VisitEnd.STOPPING
-        visit = _Visit(self._services, self, mailbox_id, critical=critical)
-        self._open.add(visit)
-        try:
-            return await visit.run()
-        finally:
-            self._open.discard(visit)
-
-    async def finish(self, *, patience_seconds: float) -> None:
-        """Let visits come to the end of the mail in hand."""
-        self.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=patience_seconds)
-
-    async def end(self, *, patience_seconds: float = 2.0) -> None:
-        """Cut short the visits still open: what is in hand stays in doubt, the rest goes back."""
-        self.stop()
-        tasks = [visit.task for visit in self._open if visit.task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=patience_seconds)
-
-    async def keep_alive(self) -> None:
-        """Renew claims and slots of visits that take long, tell who waits; runs for ever."""
-        settings = self._services.settings
-        # Apart from each other: slots must not wait for a database that is away, because the
-        # connections are still there.
-        await asyncio.gather(
-            self._keep(settings.pacing.slot_seconds / 4, _Visit.renew_slot),
-            self._keep(settings.visit.claim_seconds / 4, _Visit.renew_claims),
-            self._tend_those_at_the_door(),
-            self._look_who_waits(),
-        )
-
-    async def _look_who_waits(self) -> None:
-        room = self._services.room
-        while True:
-            await asyncio.sleep(WAITING_SECONDS / 4)
-            if room.crowded:
-                before = time.monotonic() - WAITING_SECONDS
-                slow = [one for one in self._open if one.moved_at < before and not one.resting]
-                room.set_waiting(len(slow))
-
-    async def _tend_those_at_the_door(self) -> None:
-        # Their connections are as idle as those that are kept without a visit, and have to go as
-        # soon when Redis forgets their slots.
-        while True:
-            await asyncio.sleep(TEND_SECONDS)
-            if not any(visit.resting for visit in self._open):
-                continue
-            with suppress(PacingUnavailable):
-                memory = (await self._services.pacer.watch()).memory
-                await asyncio.gather(
-                    *(visit.renew_slot(memory) for visit in self._open
-                      if visit.resting and visit.slot_memory != memory)
-                )  # fmt: skip
-
-    async def _keep(
-        self, pause: float, renew: Callable[[_Visit], Coroutine[object, object, None]]
-    ) -> None:
-        while True:
-            await asyncio.sleep(pause)
-            slow = [visit for visit in self._open if visit.age_seconds >= pause]
-            if slow:
-                await asyncio.gather(*(renew(visit) for visit in slow))
-
-
-def _end_rest(resting: asyncio.Future[None]) -> None:
-    if not resting.done():
-        resting.set_result(None)
-
-
-class _Visit:
+class Visit:
     """One visit; its state is what has to be given back at the end."""
 
     def __init__(
@@ -348,6 +204,7 @@ class _Visit:
             self._claims_until = asked + lease_seconds
 
     async def run(self) -> VisitEnd:
+        """Drain the lane as far as it may be, and give back whatever is held; runs once."""
         self.task = asyncio.current_task()
         end = VisitEnd.AWAY
         try:

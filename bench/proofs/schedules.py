@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -94,6 +94,12 @@ def schedules(
                 "parks": len(play.parks),
                 "idle": len(idle),
                 "longest_idle_s": round(max((one.seconds for one in found), default=0.0), 2),
+                # So that one that shows itself rarely can be looked for in the workers' logs.
+                "where": [
+                    f"{one.name} {datetime.fromtimestamp(one.begin, UTC):%H:%M:%S.%f} "
+                    f"{one.seconds:.2f} s"
+                    for one in sorted(idle, key=lambda one: -one.seconds)[:3]
+                ],
                 "longest_hiccup_s": round(max(late for _, late in hiccups), 2),
                 "violations": violations,
                 "left": left,

@@ -19,7 +19,8 @@ from models.redis_keys import RedisKeys
 from models.settings import Settings
 from tests.fixtures.whole import Whole
 from workers.services import Services
-from workers.visit import VisitEnd, Visits
+from workers.visit import VisitEnd
+from workers.visits import Visits
 
 IMPATIENT: dict[str, Any] = {
     "smtp": {
