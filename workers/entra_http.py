@@ -203,12 +203,16 @@ def _send(http: EntraHttp, method: str, url: str, request: dict[str, Any]) -> An
     Redirects are not followed: what is posted holds the app's secret and the refresh token.
     """
     given = time.monotonic() + http.timeout_seconds
-    connect = http.timeout_seconds * _CONNECT_SHARE
+    # A pair of numbers would give the answer no more than its own share, however quickly the
+    # connection was made.
+    patience = urllib3.Timeout(
+        total=http.timeout_seconds, connect=http.timeout_seconds * _CONNECT_SHARE
+    )
     try:
         with http.session().request(
             method,
             url,
-            timeout=(connect, http.timeout_seconds - connect),
+            timeout=patience,  # type: ignore[arg-type]  # its adapter passes it on
             allow_redirects=False,
             stream=True,
             **request,

@@ -543,6 +543,15 @@ async def test_a_slow_answer_is_waited_for_no_longer_than_the_time_out(
     assert time.monotonic() - began < 3
 
 
+async def test_an_answer_has_all_the_time_that_connecting_left(box: Box) -> None:
+    """One that takes longer than two thirds of the time-out is heard: asking again would rotate."""
+    cache = (await box.consent()).tokens.cache
+    client = box.client(timeout_seconds=4.0)
+    box.fault("slow", seconds=3.2, endpoint="token", remaining=1)
+
+    assert (await box.refresh(cache, entra=client)).access_token
+
+
 @pytest.mark.parametrize("step", ["begin", "complete"])
 async def test_a_consent_does_not_hang_either(box: Box, step: str) -> None:
     """Both steps of a consent end in time."""
