@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -95,8 +96,13 @@ def add(
         entry = tenants.add_tenant(
             conn, slug=slug, directory_id=directory_id, app=app or slug, **options
         )
-        _note(conn, actor, "tenant-add", slug, app=entry.app, cloud=entry.cloud)
+        note_added(conn, actor, entry)
         return Changed(entry, apps.app(conn, entry.app), [])
+
+
+def note_added(conn: Connection, actor: str, entry: TenantEntry) -> None:
+    """Write down that a tenant was added."""
+    _note(conn, actor, "tenant-add", entry.slug, app=entry.app, cloud=entry.cloud)
 
 
 def edit(
@@ -126,20 +132,42 @@ def edit(
         if credential is not None:
             apps.renew_credential(conn, context.vault, name=entry.app, credential=credential)
             resumed |= _resume(conn, app=entry.app, reasons=park_causes.cured_by_credential())
-        if _CONNECTION & changes.keys():
-            resumed |= _resume(conn, tenant=slug, reasons=park_causes.cured_by_settings())
-        _note(
-            conn,
-            actor,
-            "tenant-edit",
-            slug,
-            changed=sorted(changes),
-            credential=credential is not None,
-            resumed=_sorted(resumed),
+        resumed |= note_changes(
+            conn, actor, slug, changes, resumed=resumed, credential=credential is not None
         )
         changed = Changed(tenants.tenant(conn, slug), apps.app(conn, entry.app), _sorted(resumed))
     wake(context, resumed)
     return changed
+
+
+def note_changes(
+    conn: Connection,
+    actor: str,
+    slug: str,
+    changes: TenantChanges,
+    *,
+    resumed: Mapping[UUID, str] = MappingProxyType({}),
+    credential: bool = False,
+) -> dict[UUID, str]:
+    """
+    Let mailboxes go on that were parked for what was changed, and write the change down.
+
+    Returns:
+        Those mailboxes with their addresses: wake them after the commit.
+    """
+    cured: dict[UUID, str] = {}
+    if _CONNECTION & changes.keys():
+        cured = _resume(conn, tenant=slug, reasons=park_causes.cured_by_settings())
+    _note(
+        conn,
+        actor,
+        "tenant-edit",
+        slug,
+        changed=sorted(changes),
+        credential=credential,
+        resumed=_sorted({**resumed, **cured}),
+    )
+    return cured
 
 
 def remove(context: Context, *, actor: str, slug: str, force: bool) -> Removal:

@@ -20,7 +20,10 @@ from console.credential_files import (
     SecretFile,
     read_credential,
 )
+from console.line_source import LineSource
 from console.output import Json, jsonable, out, print_fields, print_json, print_table
+from console.tenant_sheet import read_sheet
+from console.verbs_tenant_import import Done, Fate, bring_in, rehearse
 from models import app_registrations, mailboxes, tenants
 from models.clouds import CLOUDS, resolve
 from models.database import read
@@ -306,6 +309,71 @@ def show(slug: Slug, as_json: Json = False) -> None:
             "added": entry.created_at,
         }
     )
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE.csv|-", help="A sheet; its first line names columns.")
+    ],
+    *,
+    app_name: Annotated[
+        str | None,
+        typer.Option("--app", metavar="NAME", help="The app registration of lines without one."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would be done.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Do nothing if any line is bad.")
+    ] = False,
+    as_json: Json = False,
+    who: As = None,
+) -> None:
+    """
+    Add or change many tenants and their mailboxes from a sheet.
+
+    A line is a tenant, or one more of its mailboxes. What a cell does not say stays as it is,
+    nothing is removed, and the same sheet may be given again. Columns: slug, and any of name,
+    directory_id, app, cloud, notify, mailbox, display_name, auth_user, licences, trial,
+    accepted_domains, smtp_host, smtp_port, authority, oidc_authority, ca_file, scope,
+    uncertain_policy, max_message_bytes.
+    """
+    with LineSource.open(file).closing() as source:
+        octets = source.stream.read()
+    rows = list(read_sheet(octets, app=app_name))
+    done: list[Done] = []
+    with opened() as context:
+        if dry_run or strict:
+            rehearse(context, rows, actor=actor(who), on_done=done.append)
+        bad = any(one.fate is Fate.BAD for one in done)
+        if not dry_run and not bad:
+            done.clear()
+            bring_in(context, rows, actor=actor(who), on_done=done.append)
+    _tell_import(done, done_nothing=dry_run or (strict and bad), as_json=as_json)
+    if any(one.fate is Fate.BAD for one in done):
+        raise typer.Exit(1)
+
+
+def _tell_import(done: list[Done], *, done_nothing: bool, as_json: bool) -> None:
+    counts = {fate.value: sum(one.fate is fate for one in done) for fate in Fate}
+    if as_json:
+        print_json({"dry_run": done_nothing, **counts, "lines": [jsonable(one) for one in done]})
+        return
+    print_table(
+        ("line", "tenant", "mailbox", "would be" if done_nothing else "is", "what"),
+        [
+            (one.number, one.slug, one.mailbox, one.fate, one.what)
+            for one in done
+            if one.fate is not Fate.UNCHANGED
+        ],
+        right=("line",),
+        empty="Everything is as the sheet says." if done else "The sheet names no tenant.",
+    )
+    told = ", ".join(f"{number} {name}" for name, number in counts.items())
+    out.print(f"{'Nothing was done. It would be: ' if done_nothing else ''}{told}.", markup=False)
+    if counts["added"] and not done_nothing:
+        out.print("Next: `alertpost mailboxes connect ADDRESS` for each mailbox.", markup=False)
 
 
 def _external(entry: tenants.TenantEntry) -> str:
