@@ -5,8 +5,8 @@ What a storm at one tenant, and at twenty, costs the quiet ones.
 mailbox is handed 20,000 alerts as fast as SQL takes them; then twenty mailboxes are handed 2,000
 each. The clock is life's own.
 
-Connections are not renewed by age while it lasts: all of the quiet ones', opened together before the
-first phase, would come of age in one and the same later phase.
+Connections are not renewed by age while it lasts: those of the quiet ones, opened together before
+the first phase, would all come of age in one and the same later phase.
 """
 
 from __future__ import annotations

@@ -189,8 +189,8 @@ class VisitSettings(_Group):
     max_seconds: Seconds = 15.0
     connection_idle_seconds: Seconds = 90.0
     """
-    An open connection with nothing to send is kept this long for the next alert; long enough that an
-    alert a minute finds it open. Exchange Server closes after 5 minutes at the latest.
+    An open connection with nothing to send is kept this long for the next alert; long enough that
+    an alert a minute finds it open. Exchange Server closes after 5 minutes at the latest.
     """
     connection_max_seconds: Seconds = 300.0
     connection_max_messages: Count = 100

@@ -25,7 +25,7 @@ from console.stage import Stage
 PROCESSES = 4
 AIMED_SHARE = 0.33
 PROGRESS_SECONDS = 8.0
-LONGEST_SECONDS = 300.0
+LONGEST_SECONDS = 600.0
 SHORT_SECONDS = 2
 LONG_SECONDS = 3600
 STRICT_LEASE = {"lock_seconds": 1.0, "request_timeout_seconds": 0.8, "minimum_left_seconds": 1.0}
