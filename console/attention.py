@@ -107,7 +107,7 @@ def expiry_text(one: Expiry) -> str:
 def when_it_ends(one: Expiry) -> str:
     """Say when it ends, or ended."""
     if one.ends_at is None or one.days is None:
-        return "ends nobody knows when"
+        return "has an end that nobody told"
     if one.level is Level.ENDED:
         return f"ended on {one.ends_at:%Y-%m-%d}"
     left = "in less than a day" if one.days < 1 else f"in {counted(one.days, 'day', 'days')}"

@@ -150,7 +150,7 @@ def _when(lane: WaitingLane, live: Live, now: datetime) -> str:
     moment = next_at(lane, live, now)
     if moment is None:
         return f"not before a person acts ({lane.standing})"
-    why = "" if lane.standing == "ready" else f" ({lane.standing})"
+    why = {"parked": " (parked: one mail tries)", "paused": " (paused)"}.get(lane.standing, "")
     return f"{'now' if moment <= now else f'in {span_text(moment - now)}'}{why}"
 
 
