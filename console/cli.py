@@ -35,8 +35,8 @@ EXIT_CODES: tuple[tuple[type[AlertpostError], int], ...] = (
     (CredentialRejected, 6),
 )
 """0 done; 1 it ran and the answer is no, or some lines were bad; 2 wrong input or set-up; 3 no
-such thing; 4 not in its present state; 5 try again later; 6 Microsoft refused; 70 our fault; 130
-interrupted."""
+such thing; 4 not in its present state; 5 try again later; 6 Microsoft refused; 7 (``attention``)
+something needs a person; 70 our fault; 130 interrupted."""
 
 INTERRUPTED = 130
 

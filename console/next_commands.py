@@ -18,14 +18,20 @@ def command_for(reason: str | None, entry: MailboxEntry) -> str | None:
     Returns:
         None where none does: nothing is to be done, or it is not to be done here.
     """
+    parked = entry.parked_at is not None
+    return cure_of(reason, address=entry.address, tenant=entry.tenant_slug, parked=parked)
+
+
+def cure_of(reason: str | None, *, address: str, tenant: str, parked: bool) -> str | None:
+    """Do the same for whoever has no more than the names; ``tenant`` is a slug."""
     meaning = meaning_of(reason)
     if meaning is None:
         return None
-    if meaning.remedy is Remedy.ADMIN_SETTING and entry.parked_at is None:
+    if meaning.remedy is Remedy.ADMIN_SETTING and not parked:
         return None
     return {
-        Remedy.SIGN_IN_AGAIN: f"alertpost mailboxes connect {entry.address}",
-        Remedy.NEW_SECRET: f"alertpost tenants edit {entry.tenant_slug} --client-secret-file FILE",
-        Remedy.ADMIN_CONSENT: f"alertpost tenants show {entry.tenant_slug}",  # it shows the link
-        Remedy.ADMIN_SETTING: f"alertpost mailboxes resume {entry.address}",
+        Remedy.SIGN_IN_AGAIN: f"alertpost mailboxes connect {address}",
+        Remedy.NEW_SECRET: f"alertpost tenants edit {tenant} --client-secret-file FILE",
+        Remedy.ADMIN_CONSENT: f"alertpost tenants show {tenant}",  # it shows the link
+        Remedy.ADMIN_SETTING: f"alertpost mailboxes resume {address}",
     }.get(meaning.remedy)

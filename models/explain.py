@@ -249,7 +249,7 @@ def _settled(delivery: DeliveryStanding, now: datetime) -> str:
     if delivery.state is State.ACCEPTED:
         sentence = f"Accepted by Exchange{at}"
         if delivery.settled_at is not None:
-            took = _span(delivery.settled_at - delivery.enqueued_at)
+            took = span_text(delivery.settled_at - delivery.enqueued_at)
             sentence += f", {took} after it was enqueued"
         if delivery.refused:
             were = "was" if delivery.refused == 1 else "were"
@@ -296,16 +296,16 @@ def _ended(text: str | None) -> str:
 
 def _minutes(ahead: int) -> str:
     minutes = ahead // PER_MINUTE
-    return f"about {_span(timedelta(minutes=minutes))}" if minutes else "less than a minute"
+    return f"about {span_text(timedelta(minutes=minutes))}" if minutes else "less than a minute"
 
 
 def _moment(moment: datetime, now: datetime) -> str:
     form = "%H:%M:%S UTC" if moment.date() == now.date() else "%Y-%m-%d %H:%M:%S UTC"
     shown = moment.strftime(form)
-    return f"{shown} (in {_span(moment - now)})" if moment > now else shown
+    return f"{shown} (in {span_text(moment - now)})" if moment > now else shown
 
 
-def _span(span: timedelta) -> str:
+def span_text(span: timedelta) -> str:
     """Give a length of time in its one largest unit that still tells something."""
     seconds = round(span.total_seconds())
     if seconds < _ROUGHLY * _SECONDS_A_MINUTE:

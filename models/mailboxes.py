@@ -20,6 +20,11 @@ from models.lifecycle import CANCEL, State
 from models.lookups import MAILBOX, REMOVED, TENANT, live_mailbox, mailbox_id, tenant_id
 from models.moves import DELIVERY, in_state, move
 
+PAUSED = and_(MAILBOX.c.paused_until.is_not(None), MAILBOX.c.paused_until > utc_now()).label(
+    "paused"
+)
+"""For a query whose rows ``standing_of`` reads."""
+
 _REMOVED_MEANING = "This mailbox was removed. Its deliveries are kept as the record."
 
 
@@ -198,6 +203,20 @@ def list_mailboxes(conn: Connection, *, tenant_slug: str | None = None) -> list[
     return [_entry(row) for row in conn.execute(statement)]
 
 
+def standing_of(row: Any) -> str:
+    """
+    Say the worst that is true of a mailbox, see ``MailboxEntry``.
+
+    Args:
+        row: With ``connected_at``, ``parked_at`` and ``PAUSED``.
+    """
+    if row.connected_at is None:
+        return "not connected"
+    if row.parked_at is not None:
+        return "parked"
+    return "paused" if row.paused else "ready"
+
+
 def remove_mailbox(conn: Connection, address: str, *, force: bool = False) -> Removal:
     """
     Remove a mailbox with its grant; its deliveries are the record and stay.
@@ -330,9 +349,7 @@ def _listing() -> Any:
             MAILBOX.c.paused_until,
             MAILBOX.c.pause_reason,
             MAILBOX.c.created_at,
-            and_(MAILBOX.c.paused_until.is_not(None), MAILBOX.c.paused_until > utc_now()).label(
-                "paused"
-            ),
+            PAUSED,
             GRANT.c.kind.label("grant_kind"),
             GRANT.c.account,
             GRANT.c.granted_at,
@@ -350,11 +367,5 @@ def _listing() -> Any:
 
 def _entry(row: Any) -> MailboxEntry:
     fields = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name begins so
-    paused = fields.pop("paused")
-    if row.connected_at is None:
-        standing = "not connected"
-    elif row.parked_at is not None:
-        standing = "parked"
-    else:
-        standing = "paused" if paused else "ready"
-    return MailboxEntry(standing=standing, **fields)
+    del fields["paused"]
+    return MailboxEntry(standing=standing_of(row), **fields)

@@ -25,6 +25,8 @@ RECIPIENTS = "recipients-per-day"
 EXTERNAL = "external-recipients-per-day"
 """Why a delivery waits whose tenant has reached its external recipients of the day."""
 
+_OF_TENANT = "external:"
+
 
 @dataclass(frozen=True, slots=True)
 class DayLimits:
@@ -138,4 +140,9 @@ def domain_of(address: str) -> str:
 
 def tenant_subject(tenant_id: UUID) -> str:
     """Name the count of a tenant's external recipients; no address looks like it."""
-    return f"external:{tenant_id.hex}"
+    return f"{_OF_TENANT}{tenant_id.hex}"
+
+
+def is_account(subject: str) -> bool:
+    """Tell whether what is counted is an account's, not a tenant's."""
+    return not subject.startswith(_OF_TENANT)

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Float,
+    FromClause,
     Integer,
     Select,
     Text,
@@ -214,12 +215,14 @@ _USED = (
 )
 
 
-def _in_hand_of(account: ColumnElement[str]) -> list[ColumnElement[bool]]:
+def _in_hand_of(account: ColumnElement[str], *outer: FromClause) -> list[ColumnElement[bool]]:
     mine = or_(
         and_(MAILBOX.c.address == account, MAILBOX.c.auth_user.is_(None)),
         MAILBOX.c.auth_user == account,
     )
-    return [in_state(State.SENDING), _D.mailbox_id.in_(select(MAILBOX.c.id).where(mine))]
+    # By itself the inner query would take the accounts of ``outer`` anew, all of them.
+    mailboxes = select(MAILBOX.c.id).where(mine).correlate(*outer)
+    return [in_state(State.SENDING), _D.mailbox_id.in_(mailboxes)]
 
 
 _RECIPIENTS_IN_HAND = func.coalesce(func.sum(func.json_array_length(_D.recipients)), 0)
@@ -240,7 +243,7 @@ def _totals(dialect: str) -> Select[Any]:
     used = select(func.coalesce(func.sum(_C.recipients), 0)).where(
         _C.subject == subject, _C.ends_at > _SINCE
     )
-    in_hand = select(_RECIPIENTS_IN_HAND).where(*_in_hand_of(subject))
+    in_hand = select(_RECIPIENTS_IN_HAND).where(*_in_hand_of(subject, given))
     return select(
         subject,
         used.correlate(given).scalar_subquery().label("used"),

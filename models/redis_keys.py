@@ -59,6 +59,11 @@ class RedisKeys:
         """Held by the one worker that sweeps."""
         return f"{self.prefix}:sweep"
 
+    @property
+    def workers(self) -> str:
+        """Sorted set of the workers that live, by the moment in ms until which each is known to."""
+        return f"{self.prefix}:workers"
+
     def token(self, mailbox_id: UUID) -> str:
         """The access token that all workers share, encrypted."""
         return f"{self.prefix}:token:{mailbox_id}"

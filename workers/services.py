@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from sqlalchemy import Engine
 
 from models import lane
+from models.presence import Presence
 from models.redis_keys import RedisKeys
 from models.settings import Settings
 from models.vault import Vault
@@ -26,6 +27,7 @@ from models.waker import Waker
 from workers.clock_watch import RedisClock
 from workers.connections import Connections
 from workers.entra import Entra
+from workers.heartbeat import Heartbeat
 from workers.lease import TokenLeases
 from workers.pacing import Pacer, PacingLimits, Waiting
 from workers.recorder import Recorder
@@ -125,6 +127,8 @@ class Services:
             worker=self.worker,
             bucket_seconds=settings.pacing.day_limits.bucket_seconds,
         )
+        presence = Presence.of_this_process(self.worker, concurrency=settings.worker.concurrency)
+        self._heartbeat = Heartbeat(self._redis, keys, presence)
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -134,6 +138,7 @@ class Services:
         self._tasks = [
             asyncio.create_task(self.timer.run(self._stop, wake=self._wake_lanes), name="timer"),
             asyncio.create_task(self._sweeper.run(self._stop), name="sweep"),
+            asyncio.create_task(self._heartbeat.run(self._stop), name="heartbeat"),
             asyncio.create_task(self.connections.tend(), name="connections"),
             asyncio.create_task(self.visits.keep_alive(), name="keep-alive"),
         ]
@@ -192,6 +197,7 @@ class Services:
             by = time.monotonic() + LONGEST_CLOSE_SECONDS
         patience = max(LEAST_SECONDS, by - time.monotonic() - LEAST_SECONDS)
         await asyncio.gather(
+            asyncio.wait_for(self._heartbeat.end(), patience),
             asyncio.wait_for(self.connections.close(), patience),
             self.leases.close(patience_seconds=patience),
             return_exceptions=True,

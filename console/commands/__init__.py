@@ -13,9 +13,11 @@ from typing import Any
 import typer
 
 COMMANDS = {
+    "status": "status:status",
     "tenants": "tenants:app",
     "mailboxes": "mailboxes:app",
     "apps": "apps:app",
+    "expiries": "expiries:expiries",
     "deliveries": "deliveries:app",
     "dead": "dead:app",
     "audit": "audit:app",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 
+from console.attention import NEEDS_A_PERSON, Matter
 from console.cli import EXIT_CODES, command_line
 from console.reasons import meaning_of
 from models import app_registrations, mailboxes, settings, tenants
@@ -158,7 +159,15 @@ def test_exit_codes_are_those_of_the_code() -> None:
     """The README lists each exit code that the command line can end with."""
     told = {int(code) for code, _ in rows("README.md", "Exit codes")}
 
-    assert told == {0, 1, 70, 130} | {code for _, code in EXIT_CODES}
+    assert told == {0, 1, NEEDS_A_PERSON, 70, 130} | {code for _, code in EXIT_CODES}
+
+
+def test_matters_for_a_person_are_told() -> None:
+    """The operating guide lists what `alertpost status` asks for a person for, and no more."""
+    told = [matter.strip("`") for matter, _ in rows("docs/operating.md", "Monitoring")]
+
+    assert len(told) == len(Matter)
+    assert set(told) == {matter.value for matter in Matter}
 
 
 def commands(path: Path) -> list[str]:

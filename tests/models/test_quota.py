@@ -151,6 +151,29 @@ def test_in_hand_counts(engine: Engine) -> None:
     assert (after.in_hand, after.total) == (3, 5)
 
 
+def test_accounts_that_are_asked_for_together_are_counted_apart(engine: Engine) -> None:
+    """What one has in hand does not count against another; together they have what each has."""
+    worlds = [world_rows(engine) for _ in range(3)]
+    for world, many in zip(worlds, (1, 2, 0), strict=True):
+        delivery_rows(engine, world, many, recipients=["x@y.com"] * 3)
+    with write(engine) as conn:
+        accounts = [
+            str(conn.scalar(select(MAILBOX.c.address).where(MAILBOX.c.id == world.mailbox_id)))
+            for world in worlds
+        ]
+        for world in worlds:
+            lane.claim(conn, mailbox_id=world.mailbox_id, claimed_by="v", limit=5, lease_seconds=20)
+        quota_counts.spend(conn, [Spent({accounts[1]: 10}, 900.0)])
+        together = quota_counts.account_totals(conn, accounts, window_seconds=86_400)
+        each = [
+            quota_counts.account_usage(conn, account, window_seconds=86_400).total
+            for account in accounts
+        ]
+
+    assert together == dict(zip(accounts, each, strict=True))
+    assert each == [3, 16, 0]
+
+
 def test_a_dead_visit_counts_as_sent(engine: Engine) -> None:
     """The mail in hand when a worker died may be out, so its recipients stay counted."""
     world = world_rows(engine, trial=True, accepted_domains=["in.com"])

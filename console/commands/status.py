@@ -1,0 +1,57 @@
+"""``alertpost status``: the whole on one screen, and an exit code for monitoring."""
+
+from __future__ import annotations
+
+import typer
+from rich.text import Text
+
+from console import live
+from console.attention import NEEDS_A_PERSON, concerns
+from console.context import opened
+from console.output import Json, out, print_json
+from console.status_json import status_json
+from console.status_view import print_status
+from models.database import read
+from models.overview import Overview, overview
+
+_FIRST_TENANT = (
+    "alertpost tenants add SLUG --directory-id ID --client-id ID --client-secret-file FILE "
+    "--notify ADDRESS"
+)
+
+
+def status(as_json: Json = False) -> None:
+    """
+    Show who can send, what waits and why, what died, what ends soon, and whether workers live.
+
+    Exit code 7: something needs a person. It is parked mailboxes, mail that waits at a mailbox
+    which is not connected, dead letters, a secret, certificate or grant that has ended or will
+    within 7 days, or mail that could go while no worker lives.
+    """
+    with opened() as context:
+        with read(context.engine) as conn:
+            seen = overview(conn, context.settings.pacing.day_limits)
+        said = live.look(context.settings, [lane.mailbox_id for lane in seen.lanes])
+    needed = concerns(seen, said)
+    first = first_step(seen)
+    if as_json:
+        print_json(status_json(seen, said, needed, first))
+    elif first == _FIRST_TENANT:
+        out.print(Text(f"Nothing is set up yet. A customer comes first: `{first}`."))
+    else:
+        print_status(seen, said, needed, first)
+    if needed:
+        raise typer.Exit(NEEDS_A_PERSON)
+
+
+def first_step(seen: Overview) -> str | None:
+    """Name the command that an installation needs next; None once some mailbox can send."""
+    who = seen.standings
+    if not who.mailboxes and not who.tenants_empty:
+        return _FIRST_TENANT
+    if not who.mailboxes:
+        return "alertpost mailboxes add TENANT ADDRESS"
+    unconnected = [held for held in who.held if held.standing == "not connected"]
+    if sum(len(held.mailboxes) for held in unconnected) == who.mailboxes:
+        return f"alertpost mailboxes connect {unconnected[0].mailboxes[0]}"
+    return None

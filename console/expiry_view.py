@@ -1,0 +1,32 @@
+"""Ends of secrets, certificates and grants, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from console.attention import expiry_text
+from console.names import some_of
+from console.output import cell, counted, out
+from models.expiries import Expiry, Level
+
+_STYLES = {Level.ENDED: "bold red", Level.DAY: "bold red", Level.WEEK: "bold yellow"}
+
+
+def print_expiries(shown: Sequence[Expiry]) -> None:
+    """Print one block each: what ends, who needs it, what to do and how."""
+    for one in shown:
+        head = f"{one.level:>7}  {expiry_text(one).removeprefix('the ')}"
+        out.print(Text(cell(head), _STYLES.get(one.level, "bold")))
+        out.print(Text(f"         Needed by: {cell(_needed_by(one))}"))
+        out.print(Text(f"         Next:      {cell(one.next_step)}"))
+        out.print(Text(f"         Command:   {cell(one.command)}"))
+
+
+def _needed_by(one: Expiry) -> str:
+    if not one.mailboxes:
+        return "no mailbox"
+    tenants = counted(len(one.tenants), "tenant", "tenants")
+    boxes = counted(len(one.mailboxes), "mailbox", "mailboxes")
+    return f"{boxes} of {tenants}: {some_of(one.mailboxes)}"

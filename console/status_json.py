@@ -1,0 +1,84 @@
+"""``alertpost status --json``: everything, with no list cut short."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from console.attention import Concern, command_of
+from console.live import Live
+from console.reasons import meaning_of
+from console.status_view import near_expiries, next_at
+from models.backlog import WaitingLane
+from models.overview import Dead, Overview
+from models.standings import Held
+
+
+def status_json(
+    seen: Overview, live: Live, needed: Sequence[Concern], first_step: str | None
+) -> dict[str, Any]:
+    """
+    Shape what was seen.
+
+    Args:
+        seen: What SQL knows.
+        live: What Redis knows.
+        needed: What needs a person.
+        first_step: The command to begin with; None where everything is set up.
+    """
+    who = seen.standings
+    return {
+        "at": seen.now,
+        "needs_a_person": [asdict(concern) for concern in needed],
+        "first_step": first_step,
+        "tenants": {
+            "ready": who.tenants_ready,
+            "waiting": who.tenants_waiting,
+            "without_mailbox": who.tenants_empty,
+        },
+        "mailboxes": {
+            "all": who.mailboxes,
+            "ready": who.mailboxes_ready,
+            "held": [_held(held) for held in who.held],
+        },
+        "waiting": seen.waiting,
+        "in_hand": seen.in_hand,
+        "lanes": [_lane(lane, seen, live) for lane in seen.lanes],
+        "dead": [_dead(one) for one in seen.dead],
+        "recipients": [asdict(budget) for budget in seen.budgets],
+        "redis": {"answers": live.away is None, "reason": live.away},
+        # Not an empty list where nobody could be asked.
+        "workers": [asdict(one) for one in live.workers] if live.away is None else None,
+        "expiries": [asdict(one) for one in near_expiries(seen.expiries)],
+    }
+
+
+def _held(held: Held) -> dict[str, Any]:
+    meaning = meaning_of(held.reason)
+    return {
+        **asdict(held),
+        "meaning": held.meaning or (meaning and meaning.meaning),
+        "next_step": held.next_step or (meaning and meaning.next_step),
+        "command": command_of(held),
+    }
+
+
+def _lane(lane: WaitingLane, seen: Overview, live: Live) -> dict[str, Any]:
+    window = live.windows.get(lane.mailbox_id)
+    return {
+        **asdict(lane),
+        "oldest_seconds": (seen.now - lane.oldest_at).total_seconds(),
+        "next_at": next_at(lane, live, seen.now),
+        "permits": window and window.permits,
+        "critical_permits": window and window.critical_permits,
+    }
+
+
+def _dead(one: Dead) -> dict[str, Any]:
+    meaning = meaning_of(one.reason)
+    return {
+        **asdict(one),
+        "meaning": meaning and meaning.meaning,
+        "next_step": meaning and meaning.next_step,
+    }

@@ -1,0 +1,182 @@
+"""``alertpost status`` on one screen; lists that could be long show their beginning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from rich.text import Text
+
+from console.attention import Concern, command_of
+from console.expiry_view import print_expiries
+from console.live import Live
+from console.names import some_of
+from console.output import cell, counted, out, print_fields, print_table
+from console.reasons import meaning_of
+from models.backlog import WaitingLane
+from models.expiries import Expiry, Level
+from models.explain import span_text
+from models.overview import Overview
+from models.standings import Held
+
+MOST = 10
+"""So much of a list is shown; JSON has all of it."""
+
+
+def print_status(
+    seen: Overview, live: Live, needed: Sequence[Concern], first_step: str | None
+) -> None:
+    """Print everything that there is something to say of; arguments as for ``status_json``."""
+    if first_step is not None:
+        out.print(Text(f"Nothing can be sent yet. Next: `{first_step}`.", "bold"))
+    _print_concerns(seen, needed, begun=first_step is None)
+    _print_figures(seen, live)
+    for held in seen.standings.held[:MOST]:
+        _print_held(held)
+    _tell_more(seen.standings.held, "`alertpost mailboxes list`")
+    _print_lanes(seen, live)
+    _print_dead(seen)
+    _print_budgets(seen)
+    near = near_expiries(seen.expiries)
+    if near:
+        _head("Ends soon")
+        print_expiries(near[:MOST])
+        _tell_more(near, "`alertpost expiries`")
+
+
+def near_expiries(all_of_them: Sequence[Expiry]) -> list[Expiry]:
+    """Leave out what ends later than the first warning, and what no mailbox needs."""
+    return [one for one in all_of_them if one.level is not Level.LATER and one.mailboxes]
+
+
+def next_at(lane: WaitingLane, live: Live, now: datetime) -> datetime | None:
+    """Say when a lane's next mail may go: not before SQL says so, nor without a permit."""
+    if lane.next_at is None:
+        return None
+    window = live.windows.get(lane.mailbox_id)
+    free = now if window is None else now + timedelta(milliseconds=window.wait_ms)
+    return max(lane.next_at, free)
+
+
+def _head(title: str) -> None:
+    out.print()
+    out.print(Text(title, "bold"))
+
+
+def _tell_more(whole: Sequence[object], command: str) -> None:
+    if len(whole) > MOST:
+        out.print(f"and {len(whole) - MOST:,} more: {command}", markup=False)
+
+
+def _print_concerns(seen: Overview, needed: Sequence[Concern], *, begun: bool) -> None:
+    if needed:
+        things = "1 thing needs" if len(needed) == 1 else f"{len(needed)} things need"
+        out.print(Text(f"{things} a person at {cell(seen.now)}:", "bold"))
+    elif begun:
+        out.print(Text(f"All is well at {cell(seen.now)}.", "bold"))
+    for concern in needed[:MOST]:
+        out.print(Text.assemble(("  ! ", "bold red"), cell(concern.text)))
+        if concern.command is not None:
+            out.print(Text(f"    {cell(concern.command)}"))
+    _tell_more(needed, "`alertpost status --json`")
+    out.print()
+
+
+def _print_figures(seen: Overview, live: Live) -> None:
+    who = seen.standings
+    kinds = Counter({"ready": who.mailboxes_ready})
+    for held in who.held:
+        kinds[held.standing] += len(held.mailboxes)
+    tenants = f"{who.tenants_ready:,} ready, {who.tenants_waiting:,} waiting"
+    if who.tenants_empty:
+        tenants += f", {who.tenants_empty:,} without a mailbox"
+    lanes = f" in {counted(len(seen.lanes), 'lane', 'lanes')}" if seen.lanes else ""
+    dead = sum(one.letters for one in seen.dead)
+    print_fields(
+        {
+            "tenants": tenants,
+            "mailboxes": ", ".join(f"{number:,} {kind}" for kind, number in kinds.items()),
+            "mail": f"{seen.waiting:,} waiting{lanes}, {seen.in_hand:,} in hand, {dead:,} dead",
+            "workers": _workers(live),
+            "Redis": "answers" if live.away is None else f"does not answer: {live.away}",
+        }
+    )
+
+
+def _workers(live: Live) -> str:
+    if live.away is not None:
+        return "not known, Redis tells"
+    names = [f"{one.host} (pid {one.pid}, {one.version})" for one in live.workers]
+    return f"{len(names)} alive: {some_of(names)}" if names else "none alive"
+
+
+def _print_held(held: Held) -> None:
+    meaning = meaning_of(held.reason)
+    boxes = counted(len(held.mailboxes), "mailbox", "mailboxes")
+    _head(f"{boxes} {held.standing}{f': {held.reason}' if held.reason else ''}")
+    print_fields(
+        {
+            "  which": some_of(held.mailboxes),
+            "  means": held.meaning or (meaning and meaning.meaning),
+            "  next": held.next_step or (meaning and meaning.next_step),
+            "  command": command_of(held),
+            "  tries itself": held.tries_at,
+            "  goes on": held.until,
+        }
+    )
+
+
+def _print_lanes(seen: Overview, live: Live) -> None:
+    if not seen.lanes:
+        return
+    _head("Lanes in which mail waits")
+    print_table(
+        ("Mailbox", "Tenant", "Waiting", "Critical", "Oldest", "Next may go", "Permits"),
+        [
+            (
+                lane.mailbox, lane.tenant, f"{lane.waiting:,}", lane.critical,
+                span_text(seen.now - lane.oldest_at), _when(lane, live, seen.now),
+                _permits(lane, live),
+            )
+            for lane in seen.lanes[:MOST]
+        ],
+        right=("Waiting", "Critical", "Oldest", "Permits"),
+    )  # fmt: skip
+    _tell_more(seen.lanes, "`alertpost mailboxes list`")
+
+
+def _when(lane: WaitingLane, live: Live, now: datetime) -> str:
+    moment = next_at(lane, live, now)
+    if moment is None:
+        return f"not before a person acts ({lane.standing})"
+    why = {"parked": " (parked: one mail tries)", "paused": " (paused)"}.get(lane.standing, "")
+    return f"{'now' if moment <= now else f'in {span_text(moment - now)}'}{why}"
+
+
+def _permits(lane: WaitingLane, live: Live) -> str:
+    window = live.windows.get(lane.mailbox_id)
+    return "?" if window is None else str(window.permits)
+
+
+def _print_dead(seen: Overview) -> None:
+    if not seen.dead:
+        return
+    _head("Dead letters")
+    rows = []
+    for one in seen.dead:
+        meaning = meaning_of(one.reason)
+        said = f"{meaning.meaning} {meaning.next_step}" if meaning else None
+        rows.append((f"{one.letters:,}", one.reason, said))
+    print_table(("Letters", "Reason", "What it means, and what next"), rows, right=("Letters",))
+
+
+def _print_budgets(seen: Overview) -> None:
+    if not seen.budgets:
+        return
+    _head("Recipients of 24 hours")
+    print_table(
+        ("Who", "Counted", "Used", "Of"),
+        [(one.who, one.counted, f"{one.used:,}", f"{one.limit:,}") for one in seen.budgets],
+        right=("Used", "Of"),
+    )

@@ -1,0 +1,85 @@
+"""The whole at one look: who can send, what waits and why, what died, what ends soon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, func, select
+
+from models import database
+from models.backlog import WaitingLane, in_hand, waiting_lanes
+from models.budgets import Budget, notable_budgets
+from models.expiries import Expiry, credential_rows, expiries
+from models.lifecycle import State
+from models.moves import DELIVERY, in_state
+from models.quota import DayLimits
+from models.standings import Standings, mailbox_rows, standings
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Dead letters of one reason."""
+
+    reason: str | None
+    letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """
+    What SQL knows of the whole.
+
+    Attributes:
+        now: The moment, by the database's clock.
+        in_hand: Deliveries that visits hold at this moment.
+        dead: The most frequent reason first.
+        budgets: Of which much is used, see ``budgets``.
+        expiries: All of them, see ``expiries``.
+    """
+
+    now: datetime
+    standings: Standings
+    lanes: tuple[WaitingLane, ...]
+    in_hand: int
+    dead: tuple[Dead, ...]
+    budgets: tuple[Budget, ...]
+    expiries: tuple[Expiry, ...]
+
+    @property
+    def waiting(self) -> int:
+        """All that is queued."""
+        return sum(lane.waiting for lane in self.lanes)
+
+
+def overview(conn: Connection, limits: DayLimits) -> Overview:
+    """
+    Look at everything.
+
+    The cost follows the number of mailboxes, of what waits and of what is dead, never of what
+    was sent before.
+
+    Args:
+        conn: An open transaction.
+        limits: How many recipients an account may reach in a day.
+    """
+    now = database.now(conn)
+    return Overview(
+        now=now,
+        standings=standings(mailbox_rows(conn)),
+        lanes=tuple(waiting_lanes(conn)),
+        in_hand=in_hand(conn),
+        dead=tuple(Dead(row.reason, row.letters) for row in conn.execute(_DEAD)),
+        budgets=tuple(notable_budgets(conn, limits)),
+        expiries=tuple(expiries(credential_rows(conn), now)),
+    )
+
+
+_LETTERS = func.count().label("letters")
+
+_DEAD = (
+    select(DELIVERY.c.reason, _LETTERS)
+    .where(in_state(State.DEAD))
+    .group_by(DELIVERY.c.reason)
+    .order_by(_LETTERS.desc(), DELIVERY.c.reason)
+)
