@@ -14,6 +14,7 @@ import pytest
 import typer.main
 
 from console.cli import EXIT_CODES, command_line
+from console.doctor.checks import NAMES
 from console.reasons import meaning_of
 from models import app_registrations, mailboxes, settings, tenants
 from models.database import create_engine_from, write
@@ -159,6 +160,14 @@ def test_exit_codes_are_those_of_the_code() -> None:
     told = {int(code) for code, _ in rows("README.md", "Exit codes")}
 
     assert told == {0, 1, 70, 130} | {code for _, code in EXIT_CODES}
+
+
+def test_checks_of_the_doctor_are_told() -> None:
+    """The operating guide lists each check once, in the doctor's order."""
+    text = page("docs/operating.md").partition("| check | subject |")[2]
+    told = re.findall(r"(?m)^\| `(\w+)` \|", text.partition("\n\n")[0])
+
+    assert told == list(NAMES)
 
 
 def commands(path: Path) -> list[str]:
