@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from sandbox.world import World
 
@@ -180,7 +181,7 @@ class SandboxServer:
             listener.close()
             raise PortTaken("SMTP", self._host, self._smtp_port, _reason(error)) from error
         self._entra_port = listener.getsockname()[1]
-        app: ASGIApp = build_app(self.world)
+        app = _timed(build_app(self.world), self.world)
         config = uvicorn.Config(
             self._keeper.around(app) if self._keeper else app,
             http=_CuttableProtocol,
@@ -192,6 +193,7 @@ class SandboxServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            date_header=False,
             backlog=_BACKLOG,
             ssl_context_factory=lambda _config, _default: self._tls,
         )
@@ -270,6 +272,21 @@ def build_app(world: World) -> Starlette:
     )
 
 
+def _timed(app: ASGIApp, world: World) -> ASGIApp:
+    """Date every answer by the world's clock, so that one that differs from the caller's shows."""
+
+    async def timed(scope: Scope, receive: Receive, send: Send) -> None:
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = formatdate(world.clock(), usegmt=True).encode("ascii")
+                message["headers"] = [*message.get("headers", ()), (b"date", date)]
+            await send(message)
+
+        await app(scope, receive, dated)
+
+    return timed
+
+
 class _CuttableProtocol(H11Protocol):
     """HTTP that hands its transport to the application, for the faults that cut the line."""
 
@@ -298,7 +315,7 @@ class _Web(uvicorn.Server):
         self.ready.set()
 
     async def main_loop(self) -> None:
-        # The tick refreshes the Date header; uvicorn's own loop polls for the end all the time.
+        # uvicorn's own loop polls for the end all the time.
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), timeout=_TICK_SECONDS)

@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import cast
@@ -64,6 +64,14 @@ class Features:
     smtputf8: bool
     eight_bit: bool
     size_limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What a secured server offers before anybody signs in."""
+
+    auth_methods: tuple[str, ...]
+    features: Features
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,23 @@ class SmtpSession:
             )
         reply = await self._send_body(envelope.data)
         return Submitted(reply, refused)
+
+    async def offer_sender(self, address: str) -> Reply:
+        """
+        Name a sender and take it back (RSET): no mail begins, so none is sent or counted.
+
+        Args:
+            address: As it would stand in MAIL FROM.
+
+        Raises:
+            SubmissionFailed: The server refuses this sender.
+        """
+        option = "" if address.isascii() else " SMTPUTF8"
+        (reply,) = await self._exchange([_command(f"MAIL FROM:<{address}>{option}")])
+        if reply.code >= 400:  # noqa: PLR2004
+            raise SubmissionFailed(stage=Stage.MAIL, reply_code=reply.code, reply_text=reply.text)
+        await self._reset()
+        return reply
 
     def close(self) -> None:
         """Say goodbye without waiting for the answer."""
@@ -339,7 +364,60 @@ async def open_session(
         https://learn.microsoft.com/exchange/client-developer/legacy-protocols/
         how-to-authenticate-an-imap-pop-smtp-application-by-using-oauth
     """
-    client = aiosmtplib.SMTP(
+    client = _client(host, port, tls, settings)
+    dialogue = _Opening(client, trace)
+    try:
+        await _secure(client, dialogue, host=host, port=port, settings=settings)
+        with dialogue.step(Stage.AUTH, f"AUTH XOAUTH2 user={user}"):
+            dialogue.answer = await _authenticate(client, user, token)
+        features = _features(client)
+        transport = client.transport
+        if transport is None or transport.is_closing():
+            raise SubmissionFailed(
+                stage=Stage.AUTH, failure="disconnected", reply_text="closed after AUTH"
+            )
+    except BaseException:
+        _drop(client)
+        raise
+    return SmtpSession(
+        take_over(transport), host=host, features=features, settings=settings, trace=trace
+    )
+
+
+async def greet(
+    *,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext,
+    settings: SmtpSettings,
+    trace: Trace | None = None,
+) -> Offered:
+    """
+    Connect and secure as ``open_session`` does, ask what is offered, and leave; no token is shown.
+
+    Args:
+        host: As for ``open_session``, like the rest.
+        port: Likewise.
+        tls: Likewise.
+        settings: Likewise.
+        trace: Told of every step.
+
+    Raises:
+        SubmissionFailed: With the stage, and the reply or what kept it from coming.
+    """
+    client = _client(host, port, tls, settings)
+    try:
+        await _secure(client, _Opening(client, trace), host=host, port=port, settings=settings)
+        offered = Offered(tuple(client.server_auth_methods), _features(client))
+        with suppress(aiosmtplib.SMTPException, OSError):
+            await client.quit(timeout=_FAREWELL_SECONDS)
+    finally:
+        _drop(client)
+    return offered
+
+
+def _client(host: str, port: int, tls: ssl.SSLContext, settings: SmtpSettings) -> aiosmtplib.SMTP:
+    return aiosmtplib.SMTP(
         hostname=host,
         port=port,
         use_tls=False,
@@ -348,48 +426,45 @@ async def open_session(
         local_hostname=settings.ehlo_name or _own_name(),
         timeout=settings.command_timeout_seconds,
     )
-    dialogue = _Opening(client, trace)
-    try:
-        with dialogue.step(Stage.CONNECT, f"{host}:{port}"):
-            dialogue.answer = await client.connect(timeout=settings.connect_timeout_seconds)
-        with dialogue.step(Stage.EHLO, "EHLO"):
-            dialogue.answer = await client.ehlo()
-        with dialogue.step(Stage.STARTTLS, "STARTTLS"):
-            if not client.supports_extension("starttls"):
-                raise SubmissionFailed(
-                    stage=Stage.STARTTLS,
-                    failure="no-starttls",
-                    reply_text=f"{host}:{port} does not offer STARTTLS",
-                )
-            dialogue.answer = await client.starttls(
-                server_hostname=host, timeout=settings.connect_timeout_seconds
-            )
-            dialogue.detail = _describe_tls(client)
-        with dialogue.step(Stage.EHLO, "EHLO"):
-            dialogue.answer = await client.ehlo()
-        with dialogue.step(Stage.AUTH, f"AUTH XOAUTH2 user={user}"):
-            dialogue.answer = await _authenticate(client, user, token)
-        features = Features(
-            pipelining=client.supports_extension("pipelining"),
-            smtputf8=client.supports_extension("smtputf8"),
-            eight_bit=client.supports_extension("8bitmime"),
-            size_limit=_size_limit(client),
-        )
-        transport = client.transport
-        if transport is None or transport.is_closing():
+
+
+async def _secure(
+    client: aiosmtplib.SMTP, dialogue: _Opening, *, host: str, port: int, settings: SmtpSettings
+) -> None:
+    with dialogue.step(Stage.CONNECT, f"{host}:{port}"):
+        dialogue.answer = await client.connect(timeout=settings.connect_timeout_seconds)
+    with dialogue.step(Stage.EHLO, "EHLO"):
+        dialogue.answer = await client.ehlo()
+    with dialogue.step(Stage.STARTTLS, "STARTTLS"):
+        if not client.supports_extension("starttls"):
             raise SubmissionFailed(
-                stage=Stage.AUTH, failure="disconnected", reply_text="closed after AUTH"
+                stage=Stage.STARTTLS,
+                failure="no-starttls",
+                reply_text=f"{host}:{port} does not offer STARTTLS",
             )
-    except BaseException:
-        opened = client.transport
-        client.close()
-        if opened is not None:
-            # Closing alone waits for the server's part in it, and the loop may end before.
-            cast("asyncio.Transport", opened).abort()
-        raise
-    return SmtpSession(
-        take_over(transport), host=host, features=features, settings=settings, trace=trace
+        dialogue.answer = await client.starttls(
+            server_hostname=host, timeout=settings.connect_timeout_seconds
+        )
+        dialogue.detail = _describe_tls(client)
+    with dialogue.step(Stage.EHLO, "EHLO"):
+        dialogue.answer = await client.ehlo()
+
+
+def _features(client: aiosmtplib.SMTP) -> Features:
+    return Features(
+        pipelining=client.supports_extension("pipelining"),
+        smtputf8=client.supports_extension("smtputf8"),
+        eight_bit=client.supports_extension("8bitmime"),
+        size_limit=_size_limit(client),
     )
+
+
+def _drop(client: aiosmtplib.SMTP) -> None:
+    opened = client.transport
+    client.close()
+    if opened is not None:
+        # Closing alone waits for the server's part in it, and the loop may end before.
+        cast("asyncio.Transport", opened).abort()
 
 
 class _Opening:

@@ -31,6 +31,7 @@ COMMANDS = {
     "enqueue": "enqueue:enqueue",
     "cancel": "deliveries:cancel",
     "report": "report:report",
+    "doctor": "doctor:doctor",
 }
 """Where each stands, in the order of ``--help``."""
 

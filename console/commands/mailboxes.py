@@ -14,9 +14,11 @@ from console import command_logs, dialogue
 from console import verbs_mailboxes as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
+from console.borrowed_slot import MustWait
 from console.consent import CALLBACK_PATH, Callback, Redirect, pasted_parameters
 from console.context import Context, opened
-from console.dialogue import Ending, Line
+from console.dialogue import Ending
+from console.dialogue_lines import Line
 from console.next_commands import command_for
 from console.options import Tenant
 from console.output import (
@@ -32,7 +34,6 @@ from console.output import (
 from console.reasons import meaning_of
 from console.verbs_mailboxes import Connected
 from models import grants, mailboxes
-from models.alert import AlertEmail
 from models.database import read, write
 from models.errors import ConfigurationError
 from models.mailboxes import MailboxChanges, MailboxEntry
@@ -254,19 +255,10 @@ def try_it(
 
     with opened() as context:
         account = verbs.account(context, address)
-        alert = AlertEmail.parse(
-            {
-                "tenant": account.sender.tenant_slug,
-                "to": [to],
-                "subject": "Test of alertpost",
-                "text": f"{account.sender.address} can send. This mail was sent by hand with "
-                "`alertpost mailboxes test`; nobody has to do anything.",
-                "severity": "low",
-            }
-        )
+        alert = dialogue.alert_for_test(account.sender, to, command="alertpost mailboxes test")
         try:
             ending = asyncio.run(dialogue.send_test(context, account, alert, tell=tell))
-        except dialogue.MustWait as waiting:
+        except MustWait as waiting:
             complain(str(waiting))
             raise typer.Exit(_TRY_LATER) from waiting
         with write(context.engine) as conn:

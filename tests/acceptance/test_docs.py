@@ -15,6 +15,7 @@ import typer.main
 
 from console.attention import NEEDS_A_PERSON, Matter
 from console.cli import EXIT_CODES, command_line
+from console.doctor.checks import NAMES
 from console.reasons import meaning_of
 from models import app_registrations, mailboxes, settings, tenants
 from models.database import create_engine_from, write
@@ -168,6 +169,14 @@ def test_matters_for_a_person_are_told() -> None:
 
     assert len(told) == len(Matter)
     assert set(told) == {matter.value for matter in Matter}
+
+
+def test_checks_of_the_doctor_are_told() -> None:
+    """The operating guide lists each check once, in the doctor's order."""
+    text = page("docs/operating.md").partition("| check | subject |")[2]
+    told = re.findall(r"(?m)^\| `(\w+)` \|", text.partition("\n\n")[0])
+
+    assert told == list(NAMES)
 
 
 def commands(path: Path) -> list[str]:

@@ -1,0 +1,152 @@
+"""``alertpost doctor``: why a mail does not go out, link by link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+from rich.text import Text
+
+from console.actor import As, actor
+from console.doctor import rounds
+from console.doctor.access import Wish
+from console.doctor.checks import NAMES, Chain, Check, Result, exit_code, skipped
+from console.doctor.ground import surveyed
+from console.doctor.rounds import Tick
+from console.output import Json, cell, counted, err, jsonable, out, print_json
+from models.errors import ConfigurationError
+
+_STYLES = {
+    Result.OK: "green",
+    Result.WARNING: "yellow",
+    Result.FAILED: "bold red",
+    Result.SKIPPED: "dim",
+}
+_MARGIN = 11
+_LABEL = 23
+_NAMED = 10
+
+
+def doctor(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TENANT|ADDRESS", help="A tenant, or one mailbox; all if nothing is given."
+        ),
+    ] = None,
+    *,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="ADDRESS", help="At the end, send a test mail there."),
+    ] = None,
+    as_json: Json = False,
+    who: As = None,
+) -> None:
+    """
+    Look at everything that a mail needs, and say what is wrong and what mends it.
+
+    Nothing is changed, but that a token is fetched where none is good. No mail is sent without
+    --to, which takes one of the mailbox's mails of this minute.
+
+    Exit code 0: nothing failed (warnings allowed). 1: something failed. 5: nothing failed, but not
+    everything could be looked at now.
+    """
+    if to is not None and target is None:
+        raise ConfigurationError("--to needs a tenant or a mailbox: each one sends a mail")
+    wish = None if to is None else Wish(to, actor(who))
+    checks: list[Check] = []
+
+    def take(chain: Chain) -> None:
+        checks.extend(chain.checks)
+        if not as_json:
+            _print_chain(chain)
+
+    # On a terminal the checks themselves show how far it is.
+    with _progress(shown=err.is_terminal and (as_json or not out.is_terminal)) as tick:
+        asyncio.run(_look(target, wish, take, tick))
+    if as_json:
+        print_json([jsonable(check) for check in checks])
+    else:
+        _print_sum(checks, proven=wish is not None)
+    raise typer.Exit(exit_code(checks))
+
+
+async def _look(
+    target: str | None,
+    wish: Wish | None,
+    take: Callable[[Chain], None],
+    tick: Callable[[Tick], None],
+) -> None:
+    async with surveyed() as ground:
+        context, chain = ground.context, ground.chain
+        if context is None:
+            because = chain.missing("settings", "keys", "sql", "schema") or "sql"
+            chain.add("mailboxes", skipped(because))
+            take(chain)
+            return
+        parties = rounds.concerned(context, target)
+        if not parties:
+            chain.add("mailboxes", rounds.nobody(target))
+        take(chain)
+        await rounds.look_at(context, parties, wish=wish, take=take, tick=tick)
+
+
+def _print_chain(chain: Chain) -> None:
+    out.print(Text(cell(chain.subject), "bold"))
+    for check in chain.checks:
+        out.print(
+            Text.assemble(
+                (f"  {check.result:<{_MARGIN - 2}}", _STYLES[check.result]),
+                f"{check.name:<{_LABEL}}",
+                cell(_seen(check)),
+            )
+        )
+        for word, text in (("means", check.meaning), ("mend", check.mend)):
+            if text:
+                out.print(Text(f"{'':<{_MARGIN}}  {word:<6} {cell(text)}"))
+
+
+def _seen(check: Check) -> str:
+    if check.result is not Result.SKIPPED:
+        return check.seen
+    why = f"because of: {NAMES.get(check.because, check.because)}"
+    return f"{check.seen} ({why})" if check.seen else why
+
+
+def _print_sum(checks: list[Check], *, proven: bool) -> None:
+    failures = sum(check.result is Result.FAILED for check in checks)
+    warnings = sum(check.result is Result.WARNING for check in checks)
+    told = (
+        f"{counted(len(checks), 'check', 'checks')}, {failures} failed, "
+        f"{counted(warnings, 'warning', 'warnings')}"
+    )
+    said = {
+        0: "Everything that shows without a mail is well; --to ADDRESS sends one and proves it",
+        1: "Something keeps mails from going out",
+        5: "Nothing is known to be wrong, but not everything could be looked at now",
+    }[exit_code(checks)]
+    if proven and exit_code(checks) == 0:
+        said = "Mails go out"
+    wrong = dict.fromkeys(check.subject for check in checks if check.result is Result.FAILED)
+    where = f" Wrong at: {', '.join([*wrong][:_NAMED])}" if wrong else ""
+    more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    out.print(Text(cell(f"{said}: {told}.{where}{more}{'.' if wrong else ''}")))
+
+
+@contextmanager
+def _progress(*, shown: bool) -> Iterator[Callable[[Tick], None]]:
+    """Show how far it is, on standard error."""
+    # A bar that takes standard output over would draw what is piped elsewhere on the terminal.
+    with Progress(
+        console=err, transient=True, disable=not shown, redirect_stdout=False, redirect_stderr=False
+    ) as bars:
+        task = bars.add_task("mailboxes", total=None)
+
+        def tick(now: Tick) -> None:
+            bars.update(task, total=now.of, completed=now.done)
+
+        yield tick

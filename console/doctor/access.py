@@ -1,0 +1,160 @@
+"""A mailbox' own links: consent, token, slot, AUTH, MAIL FROM, and a mail where one is wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import redis.asyncio
+
+from console import dialogue
+from console.access_tokens import Access, AccessTokens
+from console.borrowed_slot import MustWait, borrowed, redis_client
+from console.context import Context
+from console.dialogue_lines import Line, untold
+from console.doctor import access_meaning as meaning
+from console.doctor.checks import Chain, Finding, skipped
+from console.doctor.claims import judge_claims, read_claims
+from console.verbs_mailboxes import Account, note
+from models.database import write
+from models.errors import AlertpostError, SubmissionFailed
+from models.stages import Stage
+from workers.pacing import PacingUnavailable
+
+_SERVER = ("smtp_dns", "smtp_connect", "smtp_tls", "smtp_features")
+_SIGN_IN = ("sign_in_dns", "sign_in_connect", "sign_in_tls", "discovery")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """
+    A test mail that somebody wants.
+
+    Attributes:
+        to: Who gets it.
+        actor: Who asked for it, for the audit trail.
+    """
+
+    to: str
+    actor: str
+
+
+async def examine(context: Context, who: Account, chain: Chain, *, wish: Wish | None) -> None:
+    """
+    Look at a mailbox.
+
+    Args:
+        context: Open resources.
+        who: The mailbox.
+        chain: Where findings go; it knows what was found of the tenant before.
+        wish: A mail to be sent at the end; None: none is.
+    """
+    async with redis_client(context) as client:
+        tokens = AccessTokens(context, who, client)
+        try:
+            access = None
+            if chain.add("grant", meaning.grant(who.entry)):
+                access = await _token(chain, who, tokens, shared=client is not None)
+            else:
+                chain.skip(("token", "token_claims"), because="grant")
+            await _submission(context, who, chain, client=client, tokens=tokens, access=access)
+            chain.add("standing", meaning.standing(who.entry))
+            if wish is not None:
+                chain.add("test_mail", await _test_mail(context, who, chain, tokens, wish))
+        finally:
+            await tokens.close()
+
+
+async def _token(
+    chain: Chain, who: Account, tokens: AccessTokens, *, shared: bool
+) -> Access | None:
+    """Get a token as a worker does: the shared one where it is good, else by a refresh."""
+    away = chain.missing(*_SIGN_IN)
+    if away is not None and not shared:
+        chain.skip(("token", "token_claims"), because=away)
+        return None
+    try:
+        access = await tokens.get()
+    except AlertpostError as error:
+        chain.add("token", meaning.no_token(error, who.entry))
+        chain.skip(["token_claims"], because="token")
+        return None
+    seen = dialogue.origin(access)
+    chain.add("token", meaning.token(fresh=access.fresh, seen=seen, shared=shared))
+    chain.add("token_claims", judge_claims(who.sender, read_claims(access.token)))
+    return access
+
+
+async def _submission(
+    context: Context,
+    who: Account,
+    chain: Chain,
+    *,
+    client: redis.asyncio.Redis | None,
+    tokens: AccessTokens,
+    access: Access | None,
+) -> None:
+    """Sign in and name the sender, on one connection, within the mailbox's slots."""
+    lacking = chain.missing("grant", "token", "token_claims", *_SERVER)
+    if lacking is not None or access is None:
+        chain.skip(("slot", "smtp_auth", "sender"), because=lacking or "token")
+        return
+    try:
+        async with borrowed(context, client, who.sender, untold):
+            chain.add("slot", meaning.slot(asked=client is not None))
+            await _sign_in(context, who, chain, tokens, access)
+    except (MustWait, PacingUnavailable) as waiting:
+        if not any(check.check == "slot" for check in chain.checks):
+            chain.add("slot", meaning.no_slot(str(waiting)))
+            chain.skip(("smtp_auth", "sender"), because="slot")
+
+
+async def _sign_in(
+    context: Context, who: Account, chain: Chain, tokens: AccessTokens, access: Access
+) -> None:
+    told: list[Line] = []
+    try:
+        session = await dialogue.signed_in(context, who.sender, tokens, told.append, access=access)
+    except SubmissionFailed as failure:
+        chain.add("smtp_auth", meaning.not_signed_in(failure, who, fresh=tokens.fresh))
+        chain.skip(["sender"], because="smtp_auth")
+        return
+    except AlertpostError as error:
+        # The token was refused, and there is no other.
+        chain.add("smtp_auth", meaning.no_token(error, who.entry))
+        chain.skip(["sender"], because="smtp_auth")
+        return
+    tries = [line for line in told if line.stage == Stage.AUTH]
+    try:
+        chain.add("smtp_auth", meaning.signed_in(who, tokens=len(tries), reply=tries[-1].received))
+        if who.entry.park_reason in meaning.parked_over_a_mail():
+            chain.add("sender", meaning.sender_left_alone(who.entry))
+            return
+        try:
+            reply = await session.offer_sender(who.sender.address)
+        except SubmissionFailed as failure:
+            chain.add("sender", meaning.sender_refused(failure, who))
+        else:
+            chain.add("sender", meaning.sender_taken(who, f"{reply.code} {reply.text}"))
+    finally:
+        await session.leave()
+
+
+async def _test_mail(
+    context: Context, who: Account, chain: Chain, tokens: AccessTokens, wish: Wish
+) -> Finding:
+    lacking = chain.missing("grant", "token", "token_claims", *_SERVER, "slot", "smtp_auth")
+    tried = next((check for check in chain.checks if check.check == "sender"), None)
+    if lacking is None and tried is not None and tried.because != "standing":
+        lacking = chain.missing("sender")
+    if lacking is not None:
+        # A mail that is known to fail would only add to what Exchange counts against it.
+        return skipped(lacking)
+    alert = dialogue.alert_for_test(who.sender, wish.to, command="alertpost doctor")
+    try:
+        ending = await dialogue.send_test(context, who, alert, tell=untold, tokens=tokens)
+    except (MustWait, PacingUnavailable) as waiting:
+        return meaning.no_slot(str(waiting))
+    with write(context.engine) as conn:
+        rule = ending.verdict.rule if ending.verdict else "accepted"
+        note(conn, wish.actor, "mailbox-test", who.entry.address, rule=rule)
+    return meaning.mail_sent(ending, who, wish.to)

@@ -1,0 +1,194 @@
+"""
+Hosts on the way, looked at once each: many tenants share the hosts of their cloud.
+
+Every look gives a value; what went wrong is part of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from models.errors import ConfigurationError, SubmissionFailed
+from models.settings import SmtpSettings
+from workers.smtp_session import Offered, Step, certificate_names, greet
+from workers.tls_contexts import TlsContexts
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """
+    A host and port, and whom we trust there.
+
+    Attributes:
+        ca_file: The tenant's own; None: that of the settings.
+    """
+
+    host: str
+    port: int
+    ca_file: str | None = None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """
+    What a look brought.
+
+    Attributes:
+        text: What was seen; empty where it failed.
+        error: What went wrong; empty where nothing did.
+        kind: Of what went wrong: ``dns``, ``refused``, ``timeout``, ``network``, ``certificate``,
+            ``tls`` or ``ca-file``.
+    """
+
+    text: str = ""
+    error: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """
+    How a submission server received us.
+
+    Attributes:
+        steps: What was said, in order.
+        offered: None where it did not come so far.
+        failure: What ended it; None where nothing did.
+    """
+
+    steps: tuple[Step, ...]
+    offered: Offered | None = None
+    failure: SubmissionFailed | None = None
+
+
+@dataclass(slots=True)
+class Places:
+    """
+    Looks at places, at each one once.
+
+    Attributes:
+        tls: Whom we trust, by CA file.
+        settings: Time-outs and our EHLO name.
+        at_once: So many looks at the same time.
+    """
+
+    tls: TlsContexts
+    settings: SmtpSettings
+    at_once: asyncio.Semaphore
+    _looks: dict[tuple[str, Place], asyncio.Task[Any]] = field(default_factory=dict)
+
+    async def names(self, place: Place) -> Seen:
+        """Resolve the host's name."""
+        return await self._once("names", place, self._names)
+
+    async def connection(self, place: Place) -> Seen:
+        """Open a TCP connection, and close it."""
+        return await self._once("connection", place, self._connection)
+
+    async def handshake(self, place: Place) -> Seen:
+        """Open a TLS connection, with the certificate verified."""
+        return await self._once("handshake", place, self._handshake)
+
+    async def greeting(self, place: Place) -> Greeting:
+        """Let a submission server greet us, up to the second EHLO; nobody signs in."""
+        return await self._once("greeting", place, self._greeting)
+
+    async def _once(self, kind: str, place: Place, look: Callable[[Place], Awaitable[T]]) -> T:
+        async def bounded() -> T:
+            async with self.at_once:
+                return await look(place)
+
+        task = self._looks.get((kind, place))
+        if task is None:
+            task = self._looks[kind, place] = asyncio.create_task(bounded())
+        found: T = await task
+        return found
+
+    async def _names(self, place: Place) -> Seen:
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_seconds):
+                found = await asyncio.get_running_loop().getaddrinfo(
+                    place.host, place.port, type=socket.SOCK_STREAM
+                )
+        except (OSError, TimeoutError, UnicodeError) as error:
+            return _gone_wrong(error, "dns")
+        return Seen(", ".join(dict.fromkeys(str(address[0]) for *_, address in found)))
+
+    async def _connection(self, place: Place) -> Seen:
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_seconds):
+                _, writer = await asyncio.open_connection(place.host, place.port)
+        except (OSError, TimeoutError) as error:
+            return _gone_wrong(error, "network")
+        peer = writer.get_extra_info("peername")
+        await _closed(writer)
+        return Seen(f"{place} answers from {peer[0]}")
+
+    async def _handshake(self, place: Place) -> Seen:
+        try:
+            context = self.tls.get(place.ca_file)
+            async with asyncio.timeout(self.settings.connect_timeout_seconds):
+                _, writer = await asyncio.open_connection(
+                    place.host, place.port, ssl=context, server_hostname=place.host
+                )
+        except ConfigurationError as error:
+            return Seen(error=str(error), kind="ca-file")
+        except (OSError, TimeoutError) as error:
+            return _gone_wrong(error, "tls")
+        certificate = writer.get_extra_info("peercert") or {}
+        version = writer.get_extra_info("ssl_object").version()
+        await _closed(writer)
+        names = ", ".join(certificate_names(certificate.get("subjectAltName", ()))[:4])
+        ends = certificate.get("notAfter", "?")
+        return Seen(f"{version}, certificate for {names}, until {ends}")
+
+    async def _greeting(self, place: Place) -> Greeting:
+        steps: list[Step] = []
+        try:
+            offered = await greet(
+                host=place.host,
+                port=place.port,
+                tls=self.tls.get(place.ca_file),
+                settings=self.settings,
+                trace=steps.append,
+            )
+        except ConfigurationError as error:
+            failure = SubmissionFailed(
+                stage="starttls", reply_text=str(error), failure="certificate"
+            )
+            return Greeting(tuple(steps), failure=failure)
+        except SubmissionFailed as failure:
+            return Greeting(tuple(steps), failure=failure)
+        return Greeting(tuple(steps), offered)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(1.0):
+            await writer.wait_closed()
+    writer.transport.abort()
+
+
+def _gone_wrong(error: BaseException, otherwise: str) -> Seen:
+    kinds = (
+        (ssl.SSLCertVerificationError, "certificate"),
+        (socket.gaierror, "dns"),
+        (ConnectionRefusedError, "refused"),
+        (TimeoutError, "timeout"),
+    )
+    kind = next((name for known, name in kinds if isinstance(error, known)), otherwise)
+    text = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
+    return Seen(error=text or type(error).__name__, kind=kind)

@@ -1,0 +1,147 @@
+"""What a tenant's sign-in service says of it, its clock and our credential. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from console.doctor.checks import Finding, failed, ok, warning
+from console.doctor.sign_in import Discovery, authority, configuration_url
+from models.app_registrations import Credential
+from models.senders import Sender
+from workers.oauth_errors import classify_oauth
+
+CLOCK_FAILED_SECONDS = 300.0
+"""Entra takes assertions, and everybody tokens, within about five minutes."""
+
+CLOCK_WARNING_SECONDS = 60.0
+SOON = timedelta(days=30)
+
+_GUID_LENGTH = 36
+_BAD_REQUEST = 400
+
+
+def discovery(sender: Sender, found: Discovery) -> Finding:
+    """Judge whether this tenant is known there, in this cloud."""
+    url = configuration_url(sender)
+    if found.error:
+        return failed(
+            f"{url}: {found.error}",
+            "Without this document no token can be asked for.",
+            f"open {url} in a browser; a proxy in between must let it through",
+        )
+    if found.status is None or found.status >= _BAD_REQUEST:
+        return _unknown(sender, url, found)
+    issuer = str(found.document.get("issuer") or "")
+    ours, theirs = urlsplit(authority(sender)), urlsplit(issuer)
+    if ours.hostname != theirs.hostname:
+        return _other_issuer(sender, issuer)
+    directory = theirs.path.strip("/").partition("/")[0].lower()
+    wanted = sender.directory_id.lower()
+    if not sender.oidc_authority and _is_guid(wanted) and _is_guid(directory) not in {"", wanted}:
+        return failed(
+            f"issuer {issuer}",
+            f"This is the directory {directory}, not {wanted}.",
+            f"`alertpost tenants edit {sender.tenant_slug} --directory-id {directory}`, if that "
+            "one is meant",
+        )
+    return ok(f"issuer {issuer}")
+
+
+def clock(found: Discovery) -> Finding:
+    """Judge this machine's clock by that of the sign-in service."""
+    ahead = found.clock_ahead_seconds
+    if ahead is None:
+        return warning(
+            "the sign-in service sent no Date",
+            "Nobody compared this machine's clock.",
+            "compare it with a clock that is right: `date -u`",
+        )
+    seen = f"{abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'} the sign-in service's"
+    if abs(ahead) < 2:  # noqa: PLR2004 - the header has whole seconds
+        return ok("agrees with the sign-in service's")
+    if abs(ahead) < CLOCK_WARNING_SECONDS:
+        return ok(seen)
+    mend = "synchronise this machine's clock with NTP (`timedatectl set-ntp true`)"
+    if abs(ahead) < CLOCK_FAILED_SECONDS:
+        return warning(seen, "More than five minutes and sign-ins are refused.", mend)
+    return failed(
+        seen,
+        "Assertions that are signed with a certificate are refused (AADSTS700024 and the like), "
+        "and tokens are held for good or for over at the wrong time.",
+        mend,
+    )
+
+
+def credential(sender: Sender, given: Credential, app: str, now: datetime) -> Finding:
+    """Judge the app registration's secret or certificate, as far as it shows from here."""
+    renew = f"`alertpost apps secret {app} --client-secret-file FILE --secret-expires DATE`"
+    if given.private_key_pem:
+        renew = f"`alertpost apps secret {app} --certificate-file FILE --private-key-file FILE`"
+    kind = "certificate" if given.private_key_pem else "client secret"
+    if not (given.private_key_pem or given.client_secret):
+        return failed(
+            f"app registration {app} ({sender.client_id}) has neither secret nor certificate",
+            "Entra gives no token to an app that cannot prove who it is.",
+            renew,
+        )
+    seen = f"{kind} of {app} ({sender.client_id})"
+    if given.expires_at is None:
+        return warning(
+            f"{seen}, end date unknown",
+            "When it ends, every tenant of this app stops at once, unannounced.",
+            f"look it up in the Entra portal (App registrations, Certificates & secrets); {renew}",
+        )
+    left = given.expires_at - now
+    if left <= timedelta(0):
+        return failed(
+            f"{seen}, ended on {given.expires_at:%Y-%m-%d}",
+            "Entra gives no more tokens for it; mails go on at most until the present token ends.",
+            f"make a new one in the Entra portal, then {renew}",
+        )
+    seen += f", good until {given.expires_at:%Y-%m-%d}"
+    if left <= SOON:
+        return warning(
+            f"{seen} ({left.days} days)",
+            "When it ends, every tenant of this app stops at once.",
+            f"make a new one in the Entra portal, then {renew}",
+        )
+    return ok(seen)
+
+
+def _unknown(sender: Sender, url: str, found: Discovery) -> Finding:
+    said = found.document
+    codes = said.get("error_codes")
+    verdict = classify_oauth(
+        str(said.get("error") or ""),
+        tuple(code for code in codes if type(code) is int) if isinstance(codes, list) else (),
+        str(said.get("suberror") or ""),
+        str(said.get("error_description") or ""),
+        http_status=found.status,
+    )
+    return failed(
+        f"{url}: HTTP {found.status} {verdict.detail}".rstrip(),
+        f"{verdict.meaning} ({verdict.rule})",
+        f"{verdict.next_step} `alertpost tenants edit {sender.tenant_slug} --directory-id ID`, "
+        "or `--cloud NAME`",
+    )
+
+
+def _other_issuer(sender: Sender, issuer: str) -> Finding:
+    seen = f"{authority(sender)} says it is {issuer or 'nobody'}"
+    if sender.oidc_authority:
+        return failed(
+            seen,
+            "The issuer must be the address that was given, or tokens are not taken.",
+            f"`alertpost tenants edit {sender.tenant_slug} --oidc-authority {issuer or 'URL'}`",
+        )
+    return warning(
+        seen,
+        "The tenant seems to live in another cloud, or the address is an old name of this one.",
+        f"`alertpost tenants edit {sender.tenant_slug} --cloud NAME`, if it does",
+    )
+
+
+def _is_guid(text: str) -> str:
+    """Give a directory's id back; empty for domains and words such as ``organizations``."""
+    return text if len(text) == _GUID_LENGTH and text.count("-") == 4 else ""  # noqa: PLR2004

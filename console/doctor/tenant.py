@@ -1,0 +1,115 @@
+"""What all mailboxes of a tenant share: its sign-in service, its credential, its SMTP server."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from console.context import Context
+from console.doctor import places_meaning, sign_in_meaning
+from console.doctor.checks import Chain, Finding, failed
+from console.doctor.places import Place, Places
+from console.doctor.sign_in import discover, sign_in_place
+from models.app_registrations import Credential
+from models.mailboxes import MailboxEntry
+from models.senders import Sender
+from models.tenants import TenantEntry
+
+_SIGN_IN = ("sign_in_dns", "sign_in_connect", "sign_in_tls", "discovery", "clock")
+_SMTP = ("smtp_dns", "smtp_connect", "smtp_tls", "smtp_features")
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """
+    A tenant with those of its mailboxes that are concerned.
+
+    Attributes:
+        senders: Beside each mailbox what a visit knows of it; never empty.
+        credential: None where no key opens it.
+        sealed: Why not.
+    """
+
+    tenant: TenantEntry
+    senders: tuple[tuple[MailboxEntry, Sender], ...]
+    credential: Credential | None
+    sealed: str = ""
+
+
+async def examine(context: Context, party: Party, chain: Chain, places: Places) -> None:
+    """
+    Look at what a tenant's mailboxes share.
+
+    Args:
+        context: Open resources.
+        party: The tenant.
+        chain: Where findings go.
+        places: Looks at hosts, each once for all tenants.
+    """
+    sender = party.senders[0][1]
+    ca_file = places.tls.ca_file(sender.ca_file)
+    await _sign_in(context, sender, chain, places, ca_file)
+    chain.add("credential", _credential(party, sender))
+    await _smtp(sender, chain, places, ca_file)
+
+
+async def _sign_in(
+    context: Context, sender: Sender, chain: Chain, places: Places, ca_file: str
+) -> None:
+    place, slug, role = sign_in_place(sender), sender.tenant_slug, places_meaning.SIGN_IN
+    seen = await places.names(place)
+    if not chain.add("sign_in_dns", places_meaning.names(place, role, slug, seen)):
+        chain.skip(_SIGN_IN[1:], because="sign_in_dns")
+        return
+    seen = await places.connection(place)
+    if not chain.add("sign_in_connect", places_meaning.connection(place, role, slug, seen)):
+        chain.skip(_SIGN_IN[2:], because="sign_in_connect")
+        return
+    seen = await places.handshake(place)
+    if not chain.add("sign_in_tls", places_meaning.handshake(place, slug, ca_file, seen)):
+        chain.skip(_SIGN_IN[3:], because="sign_in_tls")
+        return
+    async with places.at_once:
+        found = await asyncio.to_thread(
+            discover,
+            sender,
+            ca_file=ca_file,
+            timeout_seconds=context.settings.lease.request_timeout_seconds,
+        )
+    chain.add("discovery", sign_in_meaning.discovery(sender, found))
+    if found.error:
+        chain.skip(["clock"], because="discovery")
+        return
+    chain.add("clock", sign_in_meaning.clock(found))
+
+
+def _credential(party: Party, sender: Sender) -> Finding:
+    if party.credential is None:
+        return failed(
+            party.sealed,
+            "The credential is stored and cannot be opened, so no token can be asked for.",
+            "give ALERTPOST_SECRET_KEYS the key that sealed it, or a new secret: `alertpost apps "
+            f"secret {party.tenant.app} --client-secret-file FILE`",
+        )
+    return sign_in_meaning.credential(sender, party.credential, party.tenant.app, datetime.now(UTC))
+
+
+async def _smtp(sender: Sender, chain: Chain, places: Places, ca_file: str) -> None:
+    place = Place(sender.smtp_host, sender.smtp_port, sender.ca_file)
+    slug, role = sender.tenant_slug, places_meaning.SMTP
+    seen = await places.names(place)
+    if not chain.add("smtp_dns", places_meaning.names(place, role, slug, seen)):
+        chain.skip(_SMTP[1:], because="smtp_dns")
+        return
+    greeting = await places.greeting(place)
+    greeted, secured = places_meaning.after_greeting(greeting)
+    chain.add("smtp_connect", places_meaning.greeted(place, slug, greeting))
+    if not greeted:
+        chain.skip(_SMTP[2:], because="smtp_connect")
+        return
+    chain.add("smtp_tls", places_meaning.secured(place, slug, ca_file, greeting))
+    if not secured:
+        chain.skip(_SMTP[3:], because="smtp_tls")
+        return
+    chain.add("smtp_features", places_meaning.offered(place, slug, greeting))
