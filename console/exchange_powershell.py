@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
+
+from models.errors import ConfigurationError
 
 PLACEHOLDER = "PUT-THE-OBJECT-ID-HERE"
 _NAME = "alertpost"
@@ -74,6 +77,22 @@ def with_least_privilege(app: App, addresses: Sequence[str]) -> str:
         box = quoted(address)
         lines.append(f"Test-ServicePrincipalAuthorization -Identity {principal} -Resource {box}")
     return _end(lines, addresses)
+
+
+def checked_object_id(text: str) -> str:
+    """
+    Return an object id as the portal shows it.
+
+    Raises:
+        ConfigurationError: It is no GUID.
+    """
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise ConfigurationError(
+            f"object id {text!r} is no GUID; copy it from Enterprise applications in the Entra "
+            "admin center"
+        ) from None
 
 
 def quoted(text: str) -> str:

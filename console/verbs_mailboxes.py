@@ -10,14 +10,17 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from console import park_causes
+from console.consent import admin_consent_link
 from console.context import Context
+from console.doctor.claims import read_claims
+from console.exchange_powershell import App
 from console.next_commands import command_for
 from console.waking import wake
 from models import app_registrations, audit, grants, lane, mailboxes, senders, tenants
 from models.app_registrations import Credential
 from models.clouds import resolve
 from models.database import read, write
-from models.errors import Conflict, CredentialRejected, NotFound
+from models.errors import Conflict, CredentialRejected, NotFound, TokenUnavailable
 from models.lane_park import concerned
 from models.lookups import BY_HAND
 from models.mailboxes import MailboxEntry
@@ -172,6 +175,33 @@ def connect_app_only(context: Context, address: str, *, actor: str) -> Connected
         tenant_claim=who.sender.directory_id,
         object_claim="",
     )
+
+
+def known_app(context: Context, address: str) -> tuple[App, str]:
+    """
+    Find out how a mailbox' directory knows the app, to write down what allows it to submit.
+
+    Returns:
+        The app, and why its object id is not known; empty where it is.
+    """
+    who = account(context, address, kind=grants.APP_ONLY)
+    link = None
+    if who.sender.authority_url is not None:
+        link = admin_consent_link(
+            who.sender.authority_url,
+            client_id=who.sender.client_id,
+            scope=" ".join(who.sender.scopes),
+        )
+    app = App(who.sender.client_id, None, link)
+    try:
+        tokens = entra(context, who.sender).client_credentials(who.sender, who.credential)
+    except (CredentialRejected, TokenUnavailable) as error:
+        return app, str(error)
+    # Only to be shown: nothing that decides is read from a token.
+    claims = read_claims(tokens.access_token)
+    if claims is None or not claims.object_id:
+        return app, "the token that Entra gave does not tell it"
+    return replace(app, object_id=claims.object_id), ""
 
 
 def explained(refused: CredentialRejected, entry: MailboxEntry) -> CredentialRejected:

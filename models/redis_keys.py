@@ -21,11 +21,6 @@ class RedisKeys:
         """The namespace that Dramatiq puts before its own keys."""
         return self.prefix
 
-    @property
-    def heartbeats(self) -> str:
-        """Dramatiq's sorted set of worker processes, by when each was heard, in ms of its clock."""
-        return f"{self.prefix}:__heartbeats__"
-
     def queue(self, name: str) -> str:
         """Dramatiq's list of message ids that wait in a queue."""
         return f"{self.prefix}:{name}"

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import webbrowser
+from dataclasses import replace
 from typing import Annotated, Any, cast
 
 import typer
@@ -19,6 +20,11 @@ from console.consent import CALLBACK_PATH, Callback, Redirect, pasted_parameters
 from console.context import Context, opened
 from console.dialogue import Ending
 from console.dialogue_lines import Line
+from console.exchange_powershell import (
+    checked_object_id,
+    with_least_privilege,
+    with_permissions,
+)
 from console.next_commands import command_for
 from console.options import Tenant
 from console.output import (
@@ -188,6 +194,46 @@ def connect(
             _tell_connected(
                 _connect_called(context, address, redirect, me, browser=not no_browser, wait=wait)
             )
+
+
+@app.command("powershell")
+def powershell(
+    addresses: Annotated[
+        list[str], typer.Argument(metavar="ADDRESS...", help="Mailboxes of one tenant.")
+    ],
+    *,
+    least_privilege: Annotated[
+        bool,
+        typer.Option("--least-privilege", help="RBAC for Applications: these mailboxes alone, and "
+                     "no right to read them."),
+    ] = False,
+    object_id: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Of the enterprise application; else it is asked for."),
+    ] = None,
+) -> None:  # fmt: skip
+    """
+    Print what lets the app submit by itself, for the customer's Exchange administrator.
+
+    Needed before `mailboxes connect --app-only`. It goes to standard output, with the right ids
+    in it; nothing is changed.
+    """
+    with opened() as context:
+        with read(context.engine) as conn:
+            boxes = [mailboxes.mailbox(conn, address) for address in dict.fromkeys(addresses)]
+        tenants = sorted({box.tenant_slug for box in boxes})
+        if len(tenants) > 1:
+            raise ConfigurationError(
+                f"these mailboxes belong to {' and '.join(tenants)}, each with an Exchange of its "
+                "own: ask for each tenant's by itself"
+            )
+        given = None if object_id is None else checked_object_id(object_id)
+        known, why_not = verbs.known_app(context, boxes[0].address)
+    known = replace(known, object_id=given or known.object_id)
+    write_down = with_least_privilege if least_privilege else with_permissions
+    out.print(write_down(known, [box.address for box in boxes]), markup=False)
+    if known.object_id is None:
+        complain(f"the object id is not known, put it in by hand: {why_not}")
 
 
 def _connect_called(

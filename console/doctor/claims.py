@@ -39,6 +39,8 @@ class Claims:
 
     Attributes:
         rights: Scopes of a user's token, roles of an app's.
+        object_id: Of who is signed in; of an app that acts for itself that is its service
+            principal, which the portal calls the enterprise application.
     """
 
     audience: str
@@ -46,6 +48,7 @@ class Claims:
     tenant_id: str
     client_id: str
     user: str
+    object_id: str
     ends_at: datetime | None
 
 
@@ -140,6 +143,7 @@ def _claims(said: Mapping[str, Any]) -> Claims:
         tenant_id=str(said.get("tid") or "").lower(),
         client_id=str(said.get("appid") or said.get("azp") or ""),
         user=next((str(said[name]) for name in _USER_NAMES if said.get(name)), ""),
+        object_id=str(said.get("oid") or ""),
         ends_at=_moment(ends),
     )
 

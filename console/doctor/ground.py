@@ -203,10 +203,9 @@ async def _redis(chain: Chain, settings: Settings) -> None:
         seconds, microseconds = await client.time()
         heard = time.time()
         shown = seconds + microseconds / 1_000_000
+        # Each worker stands there with the moment, by Redis' clock, until which it is heard of.
         alive = await client.zcount(
-            RedisKeys(settings.redis_prefix).heartbeats,
-            (heard - meaning.HEARD_SECONDS) * 1000,
-            "+inf",
+            RedisKeys(settings.redis_prefix).workers, f"({shown * 1000:.0f}", "+inf"
         )
     except RedisError as error:
         chain.add("redis", meaning.redis_away(url, str(error) or type(error).__name__))

@@ -53,7 +53,7 @@ def worker(connected: Cli, redis_client: redis.Redis, redis_keys: RedisKeys) -> 
     """A real worker beside it."""
     with connected.process("worker") as process:
         deadline = time.monotonic() + 30
-        while not redis_client.zcard(redis_keys.heartbeats):
+        while not redis_client.zcard(redis_keys.workers):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
