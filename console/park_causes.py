@@ -52,10 +52,7 @@ def _rules(verdicts: Iterator[Verdict] | list[Verdict], remedy: Remedy | None = 
     return found
 
 
-def _oauth_verdicts() -> Iterator[Verdict]:
-    yield from oauth_rules.CODES.values()
-    yield from oauth_rules.ERRORS.values()
-    yield from (value for value in vars(oauth_rules).values() if isinstance(value, Verdict))
+_oauth_verdicts = oauth_rules.every_verdict
 
 
 def _reply_verdicts() -> Iterator[Verdict]:

@@ -13,10 +13,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from models.clock import utc_now
+from models.clock import utc_after, utc_now
 from models.errors import ConfigurationError, Conflict, NotFound
 from models.ids import uuid7
-from models.lookups import MAILBOX, REMOVED
+from models.lookups import MAILBOX, REMOVED, live_mailbox
 from models.tables import METADATA
 from models.vault import Vault, grant_context
 
@@ -188,6 +188,24 @@ def load_grant(conn: Connection, mailbox_id: UUID) -> StoredGrant | None:
     """Return the mailbox's grant, None before the first consent."""
     row = conn.execute(select(GRANT).where(GRANT.c.mailbox_id == mailbox_id)).one_or_none()
     return None if row is None else StoredGrant(**row._mapping)  # noqa: SLF001 - a public name
+
+
+def idle_since(conn: Connection, *, seconds: float, limit: int) -> list[tuple[UUID, float]]:
+    """
+    Find delegated grants that nobody has used for so long, of mailboxes in service.
+
+    Returns:
+        Their mailboxes and for how many seconds, the longest first.
+    """
+    used = func.coalesce(GRANT.c.refreshed_at, GRANT.c.granted_at)
+    rows = conn.execute(
+        select(GRANT.c.mailbox_id, used.label("used_at"), utc_now().label("now"))
+        .join(MAILBOX, MAILBOX.c.id == GRANT.c.mailbox_id)
+        .where(GRANT.c.kind == DELEGATED, used < utc_after(-seconds), live_mailbox())
+        .order_by(used)
+        .limit(limit)
+    )
+    return [(row.mailbox_id, (row.now - row.used_at).total_seconds()) for row in rows]
 
 
 def open_cache(vault: Vault, grant: StoredGrant) -> str | None:

@@ -60,6 +60,11 @@ class RedisKeys:
         return f"{self.prefix}:sweep"
 
     @property
+    def keep_warm_lock(self) -> str:
+        """Held by the one worker that refreshes idle grants."""
+        return f"{self.prefix}:keep-warm"
+
+    @property
     def workers(self) -> str:
         """Sorted set of the workers that live, by the moment in ms until which each is known to."""
         return f"{self.prefix}:workers"

@@ -218,6 +218,8 @@ class LeaseSettings(_Group):
     request_timeout_seconds: Seconds = 15.0
     minimum_left_seconds: Annotated[float, Field(ge=0, le=3600)] = 120.0
     """A token with less left is not used to start anything."""
+    keep_warm_days: Annotated[float, Field(ge=0, le=60)] = 7.0
+    """A grant that no alert has used for about so long is refreshed; it would end after 90 days."""
 
     @model_validator(mode="after")
     def _hold_the_lock_longer(self) -> Self:

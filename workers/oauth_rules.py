@@ -10,6 +10,7 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from workers.verdict import Limit, Remedy, Scope, Verdict, park, retry_backoff, throttle
@@ -507,6 +508,17 @@ CODES = {code: verdict for codes, verdict in _ROWS for code in codes}
 """AADSTS number to verdict."""
 
 assert len(CODES) == sum(len(codes) for codes, _ in _ROWS), "a code stands in two rows"
+
+
+def every_verdict() -> Iterator[Verdict]:
+    """Give all that may come of a token endpoint's answer, what follows repetition included."""
+    rows = [*CODES.values(), *ERRORS.values()]
+    rows += [value for value in globals().values() if isinstance(value, Verdict)]
+    for row in rows:
+        verdict: Verdict | None = row
+        while verdict is not None:
+            yield verdict
+            verdict = verdict.limit.then if verdict.limit else None
 
 
 def with_pause(verdict: Verdict, seconds: float) -> Verdict:

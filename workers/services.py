@@ -28,6 +28,7 @@ from workers.clock_watch import RedisClock
 from workers.connections import Connections
 from workers.entra import Entra
 from workers.heartbeat import Heartbeat
+from workers.keep_warm import KeepWarm
 from workers.lease import TokenLeases
 from workers.pacing import Pacer, PacingLimits, Waiting
 from workers.recorder import Recorder
@@ -127,6 +128,15 @@ class Services:
             worker=self.worker,
             bucket_seconds=settings.pacing.day_limits.bucket_seconds,
         )
+        self.keep_warm = KeepWarm(
+            redis=self._redis,
+            keys=keys,
+            recorder=self.recorder,
+            leases=self.leases,
+            halt=self.pacer.halt,
+            idle_days=settings.lease.keep_warm_days,
+            worker=self.worker,
+        )
         presence = Presence.of_this_process(self.worker, concurrency=settings.worker.concurrency)
         self._heartbeat = Heartbeat(self._redis, keys, presence)
         self._stop = asyncio.Event()
@@ -138,6 +148,7 @@ class Services:
         self._tasks = [
             asyncio.create_task(self.timer.run(self._stop, wake=self._wake_lanes), name="timer"),
             asyncio.create_task(self._sweeper.run(self._stop), name="sweep"),
+            asyncio.create_task(self.keep_warm.run(self._stop), name="keep-warm"),
             asyncio.create_task(self._heartbeat.run(self._stop), name="heartbeat"),
             asyncio.create_task(self.connections.tend(), name="connections"),
             asyncio.create_task(self.visits.keep_alive(), name="keep-alive"),

@@ -28,7 +28,7 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy import Connection
 
-from models import lane, senders
+from models import lane
 from models.alert import AlertEmail
 from models.errors import (
     ConfigurationError,
@@ -51,6 +51,7 @@ from workers.connections import TEND_SECONDS
 from workers.lease import Lease
 from workers.oauth_errors import classify_oauth
 from workers.pacing import PacingUnavailable, Waiting
+from workers.parking import park_unless_renewed
 from workers.replies import classify
 from workers.reply_rules import Failure
 from workers.reply_rules_session import NOT_AUTHENTICATED
@@ -839,24 +840,17 @@ class Visit:
         tried = self._sender
         assert tried is not None
 
-        def park_unless_renewed(connection: Connection) -> list[UUID]:
-            if failed.stage in _CREDENTIAL_STAGES:
-                found = senders.sender(connection, self._mailbox_id)
-                if found and found.connected and found.credential != tried.credential:
-                    return []
-            return lane.park(
-                connection,
-                mailbox_id=self._mailbox_id,
-                scope=park.scope.value,
-                reason=verdict.rule,
-                meaning=verdict.meaning,
-                next_step=verdict.next_step,
+        mailboxes = await self._services.recorder.run(
+            partial(
+                park_unless_renewed,
+                tried=tried,
+                verdict=verdict,
+                scope=park.scope,
                 answer=answer,
                 probe_after_seconds=None if probe is None else probe.total_seconds(),
-                resumes_seen=tried.resume_count,
+                over_credential=failed.stage in _CREDENTIAL_STAGES,
             )
-
-        mailboxes = await self._services.recorder.run(park_unless_renewed)
+        )
         if not mailboxes:
             # The cause was removed while the old state was being tried: the answer is out of date.
             log.info("park_out_of_date", mailbox_id=str(self._mailbox_id), reason=verdict.rule)

@@ -1,0 +1,58 @@
+"""Parking what an answer concerns, unless its cause was removed meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from models import lane, senders
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+    from models.senders import Sender
+    from workers.verdict import Scope, Verdict
+
+
+def park_unless_renewed(
+    conn: Connection,
+    *,
+    tried: Sender,
+    verdict: Verdict,
+    scope: Scope,
+    answer: str,
+    probe_after_seconds: float | None,
+    over_credential: bool,
+) -> list[UUID]:
+    """
+    Park a mailbox, and whatever else the scope names.
+
+    Args:
+        conn: A transaction that may write.
+        tried: The sender as it was when the answer came.
+        verdict: What the answer means.
+        scope: How far it reaches.
+        answer: As it was given, with its trace id.
+        probe_after_seconds: When one mail may try by itself; None: never.
+        over_credential: It was about the grant or the app's secret: it stands only while these are
+            the same as then.
+
+    Returns:
+        What was parked; nothing where the answer is out of date.
+    """
+    if over_credential:
+        found = senders.sender(conn, tried.mailbox_id)
+        if found and found.connected and found.credential != tried.credential:
+            return []
+    return lane.park(
+        conn,
+        mailbox_id=tried.mailbox_id,
+        scope=scope.value,
+        reason=verdict.rule,
+        meaning=verdict.meaning,
+        next_step=verdict.next_step,
+        answer=answer,
+        probe_after_seconds=probe_after_seconds,
+        resumes_seen=tried.resume_count,
+    )
