@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import sys
-import threading
 import time
 from contextlib import suppress
 from typing import Any
@@ -32,6 +31,7 @@ from workers import actors
 from workers.broker import make_broker
 from workers.room import Room
 from workers.services import Services
+from workers.stop_wish import StopWish
 from workers.visits import Visits
 
 log = structlog.get_logger()
@@ -149,9 +149,9 @@ def run(settings: Settings) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     _allow_sockets()
     _keep_buffers_small()
-    stop = threading.Event()
+    stop = StopWish()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, stop.tell)
     engine = create_engine_from(settings.sqlalchemy_url, postgresql_settings=LOOKUPS)
     if not _found(engine, stop):
         return 0
@@ -186,7 +186,7 @@ def run(settings: Settings) -> int:
     return 0
 
 
-def _found(engine: Engine, stop: threading.Event) -> bool:
+def _found(engine: Engine, stop: StopWish) -> bool:
     """
     Wait for the database: a worker that was restarted during an outage comes back by itself.
 
@@ -197,7 +197,7 @@ def _found(engine: Engine, stop: threading.Event) -> bool:
         ConfigurationError: The schema is not that of this version.
     """
     told = ""
-    while not stop.is_set():
+    while not stop.is_told:
         try:
             if schema.is_current(engine):
                 return True
