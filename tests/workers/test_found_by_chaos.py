@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.fixtures.whole import Whole
 from tests.workers.visit_parts import another_worker, drain, send, send_many, visit
 from workers.main import _found
 from workers.pacing import Pacer, PacingLimits
+from workers.stop_wish import StopWish
 from workers.visit import VisitEnd
 
 STOOD_STILL_SECONDS = 1.3
@@ -55,7 +55,7 @@ def test_a_worker_that_starts_while_sql_is_away_waits(road: tuple[URL, Path, Pat
     """A worker that is restarted during an outage goes on once SQL is back."""
     url, link, place = road
     engine = create_engine_from(url.render_as_string(hide_password=False))
-    stop = threading.Event()
+    stop = StopWish()
     with ThreadPoolExecutor(1) as threads:
         found = threads.submit(_found, engine, stop)
         with pytest.raises(TimeoutError):
@@ -71,10 +71,10 @@ def test_a_worker_that_waits_for_sql_can_be_stopped(road: tuple[URL, Path, Path]
     """A stop ends the wait for SQL."""
     url, _, _ = road
     engine = create_engine_from(url.render_as_string(hide_password=False))
-    stop = threading.Event()
+    stop = StopWish()
     with ThreadPoolExecutor(1) as threads:
         found = threads.submit(_found, engine, stop)
-        stop.set()
+        stop.tell()
 
         assert not found.result(10)
 
