@@ -7,6 +7,7 @@ that a worker still refreshing under the old one loses for certain.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -190,9 +191,16 @@ def load_grant(conn: Connection, mailbox_id: UUID) -> StoredGrant | None:
     return None if row is None else StoredGrant(**row._mapping)  # noqa: SLF001 - a public name
 
 
-def idle_since(conn: Connection, *, seconds: float, limit: int) -> list[tuple[UUID, float]]:
+def idle_since(
+    conn: Connection, *, seconds: float, but_parked_for: Collection[str] = ()
+) -> list[tuple[UUID, float]]:
     """
     Find delegated grants that nobody has used for so long, of mailboxes in service.
+
+    Args:
+        conn: An open transaction.
+        seconds: How long, at least.
+        but_parked_for: Mailboxes that are parked for one of these reasons are left out.
 
     Returns:
         Their mailboxes and for how many seconds, the longest first.
@@ -201,9 +209,13 @@ def idle_since(conn: Connection, *, seconds: float, limit: int) -> list[tuple[UU
     rows = conn.execute(
         select(GRANT.c.mailbox_id, used.label("used_at"), utc_now().label("now"))
         .join(MAILBOX, MAILBOX.c.id == GRANT.c.mailbox_id)
-        .where(GRANT.c.kind == DELEGATED, used < utc_after(-seconds), live_mailbox())
+        .where(
+            GRANT.c.kind == DELEGATED,
+            used < utc_after(-seconds),
+            live_mailbox(),
+            func.coalesce(MAILBOX.c.park_reason, "").not_in(but_parked_for),
+        )
         .order_by(used)
-        .limit(limit)
     )
     return [(row.mailbox_id, (row.now - row.used_at).total_seconds()) for row in rows]
 

@@ -22,7 +22,7 @@ from models import grants, senders
 from models.errors import AlertpostError, CredentialRejected, StoreUnavailable
 from workers.oauth_errors import classify_oauth
 from workers.oauth_rules import every_verdict
-from workers.parking import park_unless_renewed
+from workers.parking import park_unless_renewed, tell_parked
 from workers.verdict import Action
 
 if TYPE_CHECKING:
@@ -120,7 +120,12 @@ class KeepWarm:
             StoreUnavailable: SQL is away.
         """
         found = await self._recorder.run(
-            partial(grants.idle_since, seconds=LEAST_SHARE * self._idle_seconds, limit=10 * AT_ONCE)
+            partial(
+                grants.idle_since,
+                seconds=LEAST_SHARE * self._idle_seconds,
+                # They are the longest idle and would take the turns of all others.
+                but_parked_for=_NOTHING_TO_KEEP,
+            )
         )
         now = time.monotonic()
         self._not_before = {key: when for key, when in self._not_before.items() if when > now}
@@ -140,7 +145,7 @@ class KeepWarm:
 
     async def _refresh(self, mailbox_id: UUID) -> bool:
         sender = await self._recorder.run(partial(senders.sender, mailbox_id=mailbox_id))
-        if sender is None or not sender.connected or sender.park_reason in _NOTHING_TO_KEEP:
+        if sender is None or not sender.connected:
             return False
         try:
             await self._leases.get(sender)
@@ -180,15 +185,7 @@ class KeepWarm:
             )
         )
         if parked:
-            log.error(
-                "mailbox_parked",
-                mailbox_id=str(sender.mailbox_id),
-                scope=verdict.scope.value,
-                mailboxes=len(parked),
-                reason=verdict.rule,
-                meaning=verdict.meaning,
-                next_step=verdict.next_step,
-            )
+            tell_parked(sender.mailbox_id, verdict, verdict.scope, parked)
             await self._halt(parked)
 
 

@@ -140,6 +140,27 @@ async def test_many_are_spread_out(whole: Whole, monkeypatch: pytest.MonkeyPatch
     assert [await whole.services.keep_warm.look() for _ in range(3)] == [1, 1, 0]
 
 
+async def test_those_that_wait_for_a_person_hold_up_nobody(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost consent idles for longer than all others and takes no turn of theirs."""
+    monkeypatch.setattr(keep_warm, "AT_ONCE", 1)
+    await asyncio.to_thread(whole.add_tenant, "fabrikam")
+    whole.sandbox.world.revoke_grants("alerts@contoso.example", recall_access_tokens=True)
+    idle(whole, 80)
+    lost = whole.mailbox_id("contoso")
+    with write(whole.engine) as connection:
+        moment = datetime.now(UTC) - timedelta(days=85)
+        connection.execute(
+            update(GRANT).where(GRANT.c.mailbox_id == lost).values(granted_at=moment)
+        )
+
+    assert await whole.services.keep_warm.look() == 0
+    whole.services.keep_warm._not_before.clear()
+    assert whole.mailbox(lost).parked_at is not None
+    assert await whole.services.keep_warm.look() == 1
+
+
 def test_each_mailbox_has_a_moment_of_its_own() -> None:
     """Shares lie between the least and the whole, and are not all the same."""
     shares = {keep_warm._share_of(uuid4()) for _ in range(50)}
@@ -154,4 +175,4 @@ async def test_only_delegated_grants_in_service_are_asked_for(whole: Whole) -> N
     with write(whole.engine) as connection:
         connection.execute(update(GRANT).values(kind=grants.APP_ONLY))
     with read(whole.engine) as connection:
-        assert grants.idle_since(connection, seconds=60, limit=9) == []
+        assert grants.idle_since(connection, seconds=60) == []
