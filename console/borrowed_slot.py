@@ -86,13 +86,7 @@ async def borrowed(
     pacer = Pacer(
         client,
         RedisKeys(context.settings.redis_prefix),
-        PacingLimits(
-            messages=pacing.messages_per_window,
-            window_ms=round(pacing.window_seconds * 1000),
-            connections=pacing.connections_per_mailbox,
-            critical_reserve=pacing.critical_reserve,
-            slot_ms=round(pacing.slot_seconds * 1000),
-        ),
+        PacingLimits.of(pacing),
     )
     key, visit_id = sender.mailbox_id, f"test-{os.getpid()}/{uuid4().hex[:12]}"
     used = False

@@ -12,9 +12,9 @@ from sqlalchemy import Connection
 from console import park_causes
 from console.consent import admin_consent_link
 from console.context import Context
-from console.doctor.claims import read_claims
 from console.exchange_powershell import App
 from console.next_commands import command_for
+from console.token_claims import read_claims
 from console.waking import wake
 from models import app_registrations, audit, grants, lane, mailboxes, senders, tenants
 from models.app_registrations import Credential

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import redis.asyncio
 
     from models.redis_keys import RedisKeys
+    from models.settings import PacingSettings
 
 _LAW: Final = files("workers").joinpath("pacing.lua").read_text(encoding="utf-8")
 _SEED: Final = files("workers").joinpath("pacing_seed.lua").read_text(encoding="utf-8")
@@ -74,6 +75,17 @@ class PacingLimits:
     connections: int = 3
     critical_reserve: int = 2
     slot_ms: int = 20_000
+
+    @classmethod
+    def of(cls, settings: PacingSettings) -> PacingLimits:
+        """Read them from the settings, which count in seconds."""
+        return cls(
+            messages=settings.messages_per_window,
+            window_ms=round(settings.window_seconds * 1000),
+            connections=settings.connections_per_mailbox,
+            critical_reserve=settings.critical_reserve,
+            slot_ms=round(settings.slot_seconds * 1000),
+        )
 
     def __post_init__(self) -> None:
         if not 0 <= self.critical_reserve < self.messages:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from models import lane, senders
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from sqlalchemy import Connection
 
     from models.senders import Sender
     from workers.verdict import Scope, Verdict
+
+log = structlog.get_logger()
 
 
 def park_unless_renewed(
@@ -55,4 +60,17 @@ def park_unless_renewed(
         answer=answer,
         probe_after_seconds=probe_after_seconds,
         resumes_seen=tried.resume_count,
+    )
+
+
+def tell_parked(mailbox_id: UUID, verdict: Verdict, scope: Scope, parked: Sequence[UUID]) -> None:
+    """Log what was parked, and what a person has to do."""
+    log.error(
+        "mailbox_parked",
+        mailbox_id=str(mailbox_id),
+        scope=scope.value,
+        mailboxes=len(parked),
+        reason=verdict.rule,
+        meaning=verdict.meaning,
+        next_step=verdict.next_step,
     )

@@ -91,13 +91,7 @@ class Services:
         self.pacer = Pacer(
             self._redis,
             keys,
-            PacingLimits(
-                messages=pacing.messages_per_window,
-                window_ms=round(pacing.window_seconds * 1000),
-                connections=pacing.connections_per_mailbox,
-                critical_reserve=pacing.critical_reserve,
-                slot_ms=round(pacing.slot_seconds * 1000),
-            ),
+            PacingLimits.of(pacing),
             clock=clock,
         )
         self._entra: dict[str, Entra] = {}

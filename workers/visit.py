@@ -51,7 +51,7 @@ from workers.connections import TEND_SECONDS
 from workers.lease import Lease
 from workers.oauth_errors import classify_oauth
 from workers.pacing import PacingUnavailable, Waiting
-from workers.parking import park_unless_renewed
+from workers.parking import park_unless_renewed, tell_parked
 from workers.replies import classify
 from workers.reply_rules import Failure
 from workers.reply_rules_session import NOT_AUTHENTICATED
@@ -856,15 +856,7 @@ class Visit:
             log.info("park_out_of_date", mailbox_id=str(self._mailbox_id), reason=verdict.rule)
             self._alarm_in(0)
             return
-        log.error(
-            "mailbox_parked",
-            mailbox_id=str(self._mailbox_id),
-            scope=park.scope.value,
-            mailboxes=len(mailboxes),
-            reason=verdict.rule,
-            meaning=verdict.meaning,
-            next_step=verdict.next_step,
-        )
+        tell_parked(self._mailbox_id, verdict, park.scope, mailboxes)
         # What other visits have claimed meanwhile would only repeat the error.
         await self._services.pacer.halt(mailboxes)
 

@@ -13,7 +13,8 @@ from console.context import Context
 from console.dialogue_lines import Line, untold
 from console.doctor import access_meaning as meaning
 from console.doctor.checks import Chain, Finding, skipped
-from console.doctor.claims import judge_claims, read_claims
+from console.doctor.claims import judge_claims
+from console.token_claims import read_claims
 from console.verbs_mailboxes import Account, note
 from models.database import write
 from models.errors import AlertpostError, SubmissionFailed

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from console.doctor import ground_meaning, places_meaning, sign_in_meaning
 from console.doctor.access_meaning import parked_over_a_mail
 from console.doctor.checks import Chain, Finding, Result, exit_code, failed, ok, skipped, warning
-from console.doctor.claims import judge_claims, read_claims
+from console.doctor.claims import judge_claims
 from console.doctor.ground_meaning import Reading
 from console.doctor.places import Greeting, Place, Seen
 from console.doctor.sign_in import Discovery, configuration_url, sign_in_place
+from console.token_claims import read_claims
 from models.app_registrations import Credential
 from models.errors import SubmissionFailed
 from models.grants import APP_ONLY, DELEGATED
@@ -77,7 +78,7 @@ GOOD: dict[str, Any] = {
             Result.OK,
             "",
         ),
-        # RBAC for Applications works without the role (fact sheet, section 4.7).
+        # RBAC for Applications works without the role.
         (replace(SENDER, grant_kind=APP_ONLY), {"scp": "", "upn": ""}, Result.WARNING, "RBAC"),
         (FOREIGN, {"aud": "mail", "scp": "smtp", "tid": ""}, Result.WARNING, "audience mail"),
     ],
