@@ -6,11 +6,21 @@ import asyncio
 from typing import Any
 
 import pytest
+import redis
 
+from models.redis_keys import RedisKeys
 from sandbox.faults import Close, Fault, Stall
 from tests.fixtures.whole import Whole
-from tests.workers.visit_parts import IMPATIENT, another_worker, listening, send, send_many, visit
-from workers.visit import VisitEnd
+from tests.workers.visit_parts import (
+    IMPATIENT,
+    another_worker,
+    flush,
+    listening,
+    send,
+    send_many,
+    visit,
+)
+from workers.visit import FORGOTTEN_SECONDS, VisitEnd
 
 
 @pytest.fixture
@@ -116,6 +126,19 @@ async def test_a_lost_slot_closes_the_connection_at_once(whole: Whole) -> None:
 
     assert not whole.services.connections._kept
     await whole.until(lambda: whole.exchange().connections == 0)
+
+
+async def test_a_flush_closes_what_is_kept(
+    whole: Whole, redis_client: redis.Redis, redis_keys: RedisKeys
+) -> None:
+    """Nobody else knows of it: once Redis forgot its slot, others may open a connection."""
+    await visit(whole, send(whole).mailbox_id)
+    (kept,) = whole.services.connections._kept.values()
+    await whole.until(lambda: bool(kept.memory), seconds=5)
+
+    flush(redis_client, redis_keys)
+
+    await whole.until(lambda: whole.exchange().connections == 0, seconds=FORGOTTEN_SECONDS)
 
 
 async def test_a_stop_closes_what_is_kept(whole: Whole) -> None:

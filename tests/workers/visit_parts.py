@@ -65,6 +65,12 @@ def change(whole: Whole, table: Table, **values: Any) -> None:
         connection.execute(update(table).values(**values))
 
 
+def flush(client: redis.Redis, keys: RedisKeys) -> None:
+    """Let Redis forget all that is this test's; other tests share the server."""
+    for key in client.scan_iter(f"{keys.prefix}:*", count=1000):
+        client.delete(key)
+
+
 @asynccontextmanager
 async def another_worker(whole: Whole, **changes: Any) -> AsyncIterator[Services]:
     """Run the services of a second worker beside those of ``whole``."""
