@@ -12,9 +12,10 @@ from models.errors import AlertpostError
 from workers.clock_watch import RedisClock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     import redis.asyncio
+    from redis.commands.core import AsyncScript
 
     from models.redis_keys import RedisKeys
 
@@ -22,6 +23,9 @@ _log = structlog.get_logger()
 
 _LONGEST_SLEEP_SECONDS = 0.2
 """Alarms that another process sets are seen this late at most; the setter itself is on time."""
+
+PIECE_MS = 250
+"""Retries of one lane that come due in the same piece of time share an alarm."""
 
 _MOST_AT_ONCE = 100
 _AWAY_SECONDS = 1.0
@@ -31,6 +35,17 @@ _SET = """
 local time = redis.call('TIME')
 local moment = time[1] * 1000 + math.ceil(time[2] / 1000) + tonumber(ARGV[2])
 return redis.call('ZADD', KEYS[1], 'LT', string.format('%.0f', moment), ARGV[1])
+"""
+
+# Of several in one piece of time the last is told, which is too early for none of them.
+_SET_EACH = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.ceil(time[2] / 1000)
+for i = 3, #ARGV do
+    local moment = now + tonumber(ARGV[i])
+    local member = ARGV[1] .. ':' .. string.format('%.0f', math.floor(moment / tonumber(ARGV[2])))
+    redis.call('ZADD', KEYS[1], 'GT', string.format('%.0f', moment), member)
+end
 """
 
 _POP = """
@@ -46,7 +61,7 @@ return {due, next[2] and math.max(0, tonumber(next[2]) - now) or -1, now}
 
 class Timer:
     """
-    The alarm clock of lanes that wait for a permit or the end of a pause.
+    The alarm clock of lanes that wait for a permit, the end of a pause, or a retry.
 
     Alarms are hints as wake-ups are: one that is lost is made good by the sweep.
 
@@ -62,6 +77,7 @@ class Timer:
         self._alarms = keys.alarms
         self._clock = clock or RedisClock(client, keys)
         self._set = client.register_script(_SET)
+        self._set_each = client.register_script(_SET_EACH)
         self._pop = client.register_script(_POP)
         # Hundreds of visits may end together; each call takes a connection of its own.
         self._turn = asyncio.Semaphore(_CONNECTIONS)
@@ -78,9 +94,28 @@ class Timer:
             mailbox_id: Whose lane.
             delay_ms: From now, by Redis' clock.
         """
+        await self._call(self._set, str(mailbox_id), max(0, delay_ms))
+
+    async def set_each(self, mailbox_id: UUID, delays_ms: Iterable[int]) -> None:
+        """
+        Wake this lane after each of these whiles, whatever else is set.
+
+        For retries: who looks at the first one finds nothing of the second, so that nobody would
+        set an alarm for it again.
+
+        Args:
+            mailbox_id: Whose lane.
+            delays_ms: From now, by Redis' clock. No alarm is early; those of one ``PIECE_MS`` ring
+                together, with the last.
+        """
+        await self._call(
+            self._set_each, str(mailbox_id), PIECE_MS, *(max(0, delay) for delay in delays_ms)
+        )
+
+    async def _call(self, script: AsyncScript, *args: str | int) -> None:
         try:
             async with self._turn:
-                await self._set(keys=[self._alarms], args=[str(mailbox_id), max(0, delay_ms)])
+                await script(keys=[self._alarms], args=args)
         except RedisError as error:
             self._lost(error)
         else:
@@ -120,7 +155,8 @@ class Timer:
             _log.info("alarms_resumed")
         if due:
             try:
-                await wake([UUID(mailbox.decode()) for mailbox in due])
+                lanes = (member.decode().partition(":")[0] for member in due)
+                await wake([UUID(mailbox) for mailbox in dict.fromkeys(lanes)])
             except (AlertpostError, OSError) as error:
                 # The clock must go on; the sweep wakes these lanes.
                 _log.warning("alarms_unheard", reason=str(error), mailboxes=len(due))

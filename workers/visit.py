@@ -141,6 +141,8 @@ class Visit:
         self._sender_read_at = 0.0
         self._claims: deque[lane.Claimed] = deque()
         self._settling: asyncio.Future[bool] | None = None
+        self._retry_seconds: float | None = None
+        self._retries_at: list[float] = []
         self._permit_held = False
         self._probing = False
         self._batch = services.settings.visit.claim_batch
@@ -667,8 +669,6 @@ class Visit:
                 duration_ms=round(seconds * 1000, 1),
             )
         outcome = replace(outcome, spent=self._spent(taken))
-        if outcome.transition is RETRY:
-            self._alarm_in((outcome.delay_seconds or 0) * 1000)
         await self._settle(delivery, outcome)
         if seconds > SLOW_SECONDS:
             await self._share_out(seconds)
@@ -761,8 +761,6 @@ class Visit:
             await self._settled()
             await self._park(step, failed, now=now)
             raise _Halt(VisitEnd.HALTED)
-        if outcome.transition is RETRY:
-            self._alarm_in((outcome.delay_seconds or 0) * 1000)
 
     async def _repeated(
         self, delivery: lane.Claimed, verdict: Verdict, failed: SubmissionFailed
@@ -789,6 +787,8 @@ class Visit:
         self._claims.popleft()
         self.moved_at = time.monotonic()
         self._settling = self._services.recorder.settle(outcome)
+        if outcome.transition is RETRY:
+            self._retry_seconds = outcome.delay_seconds or 0.0
         if outcome.transition is GIVE_UP:
             log.warning(
                 "dead_letter",
@@ -799,8 +799,13 @@ class Visit:
 
     async def _settled(self) -> None:
         settling, self._settling = self._settling, None
+        retry_seconds, self._retry_seconds = self._retry_seconds, None
         if settling is not None:
             await settling
+        if retry_seconds is not None:
+            # It is due so long after its commit: counted from before it the alarm would be early,
+            # find nothing due, and be lost.
+            self._retries_at.append(time.monotonic() + retry_seconds)
 
     async def _stamp(self) -> None:
         if self._permit_held:
@@ -935,6 +940,11 @@ class Visit:
         if self._alarm_at is not None:
             left_ms = max(0.0, self._alarm_at - time.monotonic()) * 1000
             await services.timer.set(self._mailbox_id, math.ceil(left_ms))
+        if self._retries_at:
+            now = time.monotonic()
+            await services.timer.set_each(
+                self._mailbox_id, [math.ceil((moment - now) * 1000) for moment in self._retries_at]
+            )
         if end in {VisitEnd.OUT_OF_TIME, VisitEnd.STOPPING}:
             waiting = waiting._replace(**{"critical" if self._critical else "normal": True})
         if waiting:

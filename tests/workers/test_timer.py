@@ -10,7 +10,7 @@ import redis.asyncio
 from structlog.testing import capture_logs
 
 from models.errors import StoreUnavailable
-from workers.timer import Timer
+from workers.timer import PIECE_MS, Timer
 
 
 class Bell:
@@ -28,6 +28,12 @@ class Bell:
     async def until(self, count: int) -> None:
         async with asyncio.timeout(30):
             while len(self.heard) < count:
+                self._rung.clear()
+                await self._rung.wait()
+
+    async def until_last(self, mailbox, moment: float) -> None:
+        async with asyncio.timeout(30):
+            while self.heard.get(mailbox, [0.0])[-1] < moment:
                 self._rung.clear()
                 await self._rung.wait()
 
@@ -79,6 +85,25 @@ async def test_the_earliest_alarm_of_a_lane_stays(timer, delays_ms, redis_async,
         await bell.until(1)
 
     assert await redis_async.zcard(redis_keys.alarms) == 0
+
+
+async def test_each_retry_of_a_lane_has_its_alarm(timer, redis_async, redis_keys):
+    """None is early, none is lost for an earlier one, and those that come together share one."""
+    bell = Bell()
+    mailbox = uuid4()
+    delays_ms = [40, *range(900, 1000, 10), 1800]
+    began = time.monotonic()
+    await timer.set_each(mailbox, delays_ms)
+    await timer.set(mailbox, 20)
+    assert await redis_async.zcard(redis_keys.alarms) in {4, 5}
+
+    async with _running(timer, bell):
+        await bell.until_last(mailbox, began + 1.8)
+
+    rings = [moment - began for moment in bell.heard[mailbox]]
+    assert len(rings) in {4, 5}
+    for delay_ms in delays_ms:
+        assert any(0 <= ring - delay_ms / 1000 < PIECE_MS / 1000 + 0.2 for ring in rings)
 
 
 async def test_many_alarms_ring_once_each_over_all_workers(redis_async, redis_keys):
