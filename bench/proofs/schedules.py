@@ -36,7 +36,8 @@ from models.tables import METADATA
 LEAST_SECONDS = 1.0
 PULSE_SECONDS = 0.02
 WORKERS = 2
-LONGEST_DRAIN_SECONDS = 90.0
+STILL_SECONDS = 60.0
+"""A backlog that has not shrunk for so long will not."""
 
 _D = METADATA.tables["delivery"].c
 _A = METADATA.tables["attempt"].c
@@ -183,10 +184,14 @@ class _Play:
         self.parks.append((mailbox_id, since, time.time()))
 
     def drain(self) -> float:
-        """Wait until nothing is open; says how long that took."""
-        began = time.monotonic()
-        while self.count_open() and time.monotonic() - began < LONGEST_DRAIN_SECONDS:
+        """Wait until nothing is open, or it gets no less; says how long that took."""
+        began = moved = time.monotonic()
+        least = left = self.count_open()
+        while left and time.monotonic() - moved < STILL_SECONDS:
             time.sleep(0.5)
+            left = self.count_open()
+            if left < least:
+                least, moved = left, time.monotonic()
         return time.monotonic() - began
 
     def count_open(self) -> int:
