@@ -28,6 +28,13 @@ Source:
 """
 
 
+_OLD_GRANT = (
+    "Workers refresh a grant that no alert uses about once a week, for another 90 days "
+    "(ALERTPOST_LEASE__KEEP_WARM_DAYS). One that gets old means that no worker runs, that this is "
+    "switched off, or that Entra refuses. One mail shows which, and makes it last."
+)
+
+
 class Level(StrEnum):
     """How near the end is: has come, within so many days, later; or nobody knows."""
 
@@ -187,8 +194,11 @@ def _grants(users: Sequence[CredentialRow], now: datetime) -> Iterator[Expiry]:
                 "Nothing was sent for 90 days, so Entra takes the consent no more: sign in again."
             )
             command = f"alertpost mailboxes connect {address}"
+        elif level_of(ends_at - now) is Level.LATER:
+            step = "Nothing to do: each mail, and workers about once a week, make it last 90 days."
+            command = f"alertpost mailboxes test {address} --to {address}"
         else:
-            step = "Send one mail: each use of the consent makes it last for another 90 days."
+            step = _OLD_GRANT
             command = f"alertpost mailboxes test {address} --to {address}"
         yield _expiry(Kind.GRANT, row.mailbox, ends_at, now, [row], next_step=step, command=command)
 
