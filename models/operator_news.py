@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from models import database, told_warnings
-from models.expiries import GRANT_IDLE, STEPS, Expiry, Kind, credential_rows, expiries
+from models.expiries import GRANT_IDLE, STEPS, Expiry, Kind, Level, credential_rows, expiries
 from models.losses import (
     GATHERED,
     BackMailbox,
@@ -25,6 +25,14 @@ from models.losses import (
 from models.told_warnings import LOSS, Telling
 
 _NEAR = frozenset(level for _, level in STEPS)
+_UNHURRIED = _NEAR - {Level.DAY, Level.ENDED}
+GRANTS_GATHERED = timedelta(days=1)
+"""
+Grants that come to the same level are told together, so often at most, while there is time.
+
+Where nobody refreshes them, those of three hundred customers get old one after the other.
+"""
+
 _OVERDUE = timedelta(days=1)
 """A grant that has idled for so much longer than workers let it was not refreshed as it should."""
 
@@ -154,19 +162,28 @@ def _new_ends(
     if not near:
         return []
     known = told_warnings.told_ends(conn)
+    new = [
+        one for one in near if (one.kind.value, one.name, one.level.value, one.ends_at) not in known
+    ]
+    if all(one.kind is not Kind.GRANT for one in new):
+        return new
     lost_addresses = {one.address for one in lost}
+    later = told_warnings.grants_told_since(conn, now - GRANTS_GATHERED) & _UNHURRIED
     return [
         one
-        for one in near
-        if (one.kind.value, one.name, one.level.value, one.ends_at) not in known
-        and not (one.kind is Kind.GRANT and one.name in lost_addresses)
-        and not _is_refreshed_yet(one, now, keep_warm_days)
+        for one in new
+        if one.kind is not Kind.GRANT
+        or (
+            one.name not in lost_addresses
+            and one.level not in later
+            and not _is_refreshed_yet(one, now, keep_warm_days)
+        )
     ]
 
 
-def _is_refreshed_yet(one: Expiry, now: datetime, keep_warm_days: float) -> bool:
-    """Tell whether this is a grant that workers will refresh in time, as they always do."""
-    if one.kind is not Kind.GRANT or one.ends_at is None or not keep_warm_days:
+def _is_refreshed_yet(grant: Expiry, now: datetime, keep_warm_days: float) -> bool:
+    """Tell whether workers will refresh it in time, as they always do."""
+    if grant.ends_at is None or not keep_warm_days:
         return False
-    idle = now - (one.ends_at - GRANT_IDLE)
+    idle = now - (grant.ends_at - GRANT_IDLE)
     return idle < timedelta(days=keep_warm_days) + _OVERDUE

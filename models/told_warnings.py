@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from models.clock import utc_now
 from models.errors import Conflict
+from models.expiries import Kind
 from models.ids import uuid7
 from models.moves import DELIVERY
 from models.tables import METADATA
@@ -87,6 +88,14 @@ def told_ends(conn: Connection) -> set[tuple[str, str, str, datetime]]:
     """Return what was told of ends: kind, subject, level, and when it ends."""
     rows = conn.execute(select(_T.kind, _T.subject, _T.detail, _T.moment).where(_T.kind != LOSS))
     return {(row[0], row[1], row[2], row[3]) for row in rows}
+
+
+def grants_told_since(conn: Connection, moment: datetime) -> set[str]:
+    """Return the levels at which grants were told since then."""
+    rows = conn.execute(
+        select(_T.detail).where(_T.kind == Kind.GRANT.value, _T.told_at > moment).distinct()
+    )
+    return set(rows.scalars())
 
 
 def remember(conn: Connection, tellings: Sequence[Telling], *, delivery_id: UUID) -> None:

@@ -31,7 +31,10 @@ def cure_of(
         return None
     secret = f"alertpost tenants edit {tenant} --client-secret-file FILE"
     if app is not None:
-        secret = f"alertpost apps secret {shlex.quote(app)} --client-secret-file FILE"
+        secret = (
+            f"alertpost apps secret {shlex.quote(app)} --client-secret-file FILE "
+            "--secret-expires DATE"
+        )
     return {
         Remedy.SIGN_IN_AGAIN: f"alertpost mailboxes connect {address}",
         Remedy.NEW_SECRET: secret,

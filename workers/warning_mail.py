@@ -25,6 +25,7 @@ NAMED = 20
 
 _escape = partial(escape, quote=False)  # it stands in elements, never in attributes
 _AT_ONCE = frozenset({Level.ENDED, Level.DAY})
+_OTHERS = "   (and so on for the others)"
 _LONGEST_SUBJECT = 255
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
@@ -96,10 +97,23 @@ _FOOTER = (
 
 def _blocks(news: News) -> Iterator[Block]:
     yield from (_lost(one) for one in news.lost)
-    yield from (_ends(one, news.now) for one in sorted(news.ends, key=_end))
+    yield from _ending(news)
     yield from (_lost(one, again=True) for one in news.repeated)
     together = sorted(news.back, key=lambda one: one.cause)
     yield from (_back(list(group)) for _, group in groupby(together, key=lambda one: one.cause))
+
+
+def _ending(news: News) -> Iterator[Block]:
+    """Tell the first to end first; grants of one level are one thing."""
+    ends = sorted(news.ends, key=_end)
+    told: set[Level] = set()
+    for one in ends:
+        if one.kind is not Kind.GRANT:
+            yield _credential(one, news.now)
+        elif one.level not in told:
+            told.add(one.level)
+            alike = [o for o in ends if o.kind is Kind.GRANT and o.level is one.level]
+            yield _grants(alike, news.now)
 
 
 def _end(one: Expiry) -> datetime:
@@ -124,7 +138,7 @@ def _lost(lost: Lost, *, again: bool = False) -> Block:
     )
     command = command or f"alertpost mailboxes show {first.address}"
     if len(lost.mailboxes) > 1 and first.scope == "mailbox":
-        command += "   (and so on for the others)"
+        command += _OTHERS
     waiting = _alerts(lost.waiting, "waits", "wait")
     addresses = [one.address for one in lost.mailboxes]
     return Block(
@@ -142,22 +156,33 @@ def _lost(lost: Lost, *, again: bool = False) -> Block:
     )
 
 
-def _ends(one: Expiry, now: datetime) -> Block:
-    ends_at = _end(one)
-    if one.kind is Kind.GRANT:
-        what = f"grant of {one.name} {_when(ends_at - now)}"
-    else:
-        what = f"{one.kind} of app '{one.name}' {_when(ends_at - now)} ({_boxes(one.mailboxes)})"
+def _credential(one: Expiry, now: datetime) -> Block:
+    when = _when(_end(one) - now)
+    what = f"{one.kind} of app '{one.name}' {when} ({_boxes(one.mailboxes)})"
+    return _ends([one], what, one.command)
+
+
+def _grants(grants: Sequence[Expiry], now: datetime) -> Block:
+    first = grants[0]
+    when = _when(_end(first) - now)
+    if len(grants) == 1:
+        return _ends(grants, f"grant of {first.name} {when}", first.command)
+    what = f"grants of {len(grants):,} mailboxes end: the first {when}"
+    return _ends(grants, what, f"{first.command}{_OTHERS}")
+
+
+def _ends(alike: Sequence[Expiry], what: str, command: str) -> Block:
+    first = alike[0]
     return Block(
         what,
         (
-            ("When", _moment(ends_at)),
-            ("Mailboxes", _some(one.mailboxes)),
-            ("Tenants", _some(one.tenants)),
-            ("Do", one.next_step),
-            ("Command", one.command),
+            ("When", _moment(_end(first))),
+            ("Mailboxes", _some([name for one in alike for name in one.mailboxes])),
+            ("Tenants", _some([name for one in alike for name in one.tenants])),
+            ("Do", first.next_step),
+            ("Command", command),
         ),
-        Severity.CRITICAL if one.level in _AT_ONCE else Severity.ELEVATED,
+        Severity.CRITICAL if first.level in _AT_ONCE else Severity.ELEVATED,
     )
 
 

@@ -171,6 +171,19 @@ def test_a_grant_is_told_when_it_is_not_refreshed_as_it_should(
     assert levels(engine, keep_warm_days=keep_warm_days) == []
 
 
+def test_grants_that_get_old_one_by_one_are_gathered(engine: Engine) -> None:
+    """A mail a day for each level, while there is time."""
+    for idle_days in (30.1, 29.9, 29.6, 88.9, 88.8):
+        give_grant(engine, world_rows(engine).mailbox_id, idle_days=idle_days)
+
+    seen = [levels(engine)]
+    for days in (0.2, 0.3, 0.55):
+        pass_time(engine, days=days)
+        seen.append(levels(engine))
+
+    assert seen == [["7d", "7d", "60d"], ["1d", "1d"], [], ["60d", "60d"]]
+
+
 def test_a_lost_mailbox_grant_gets_old_without_a_word(engine: Engine) -> None:
     """Nobody refreshes it, and that it is lost was told."""
     world = world_rows(engine)

@@ -44,10 +44,8 @@ def secret(left: timedelta, *, mailboxes: int = 12, app: str = "x") -> Expiry:
     return expiries(rows, NOW)[0]
 
 
-def grant(left: timedelta) -> Expiry:
-    row = CredentialRow(
-        "x", False, None, "contoso", "a@contoso.example", "delegated", NOW + left - 90 * DAY
-    )
+def grant(left: timedelta, address: str = "a@contoso.example") -> Expiry:
+    row = CredentialRow("x", False, None, "contoso", address, "delegated", NOW + left - 90 * DAY)
     return next(one for one in expiries([row], NOW) if one.kind is Kind.GRANT)
 
 
@@ -164,6 +162,17 @@ def test_everything_stands_in_order_of_urgency() -> None:
     assert mail.subject.endswith(", and 4 more")
 
 
+def test_grants_of_one_level_are_one_thing() -> None:
+    """Those of three hundred customers get old together where no worker runs."""
+    old = [grant(n * DAY / 10 + 31 * DAY, f"a{n:03}@contoso.example") for n in range(30)]
+
+    mail = warning_mail(News(NOW, ends=(*old, grant(5 * DAY))), OPERATOR)
+
+    assert mail.subject == "alertpost: grant of a@contoso.example ends in 5 days, and 1 more"
+    assert "Grants of 30 mailboxes end: the first ends in 31 days" in (mail.text or "")
+    assert ", and 10 more" in (mail.text or "")
+
+
 def test_it_says_what_when_who_and_what_to_do() -> None:
     """With the command as it is typed; of many mailboxes the first, and how many others."""
     mail = warning_mail(News(NOW, lost=(lost(300),), back=(back(),)), OPERATOR)
@@ -174,7 +183,7 @@ def test_it_says_what_when_who_and_what_to_do() -> None:
         "a000@contoso.example, a001@contoso.example",
         f", and {300 - NAMED} more",
         "Create a new secret now.",
-        "alertpost apps secret 'all customers' --client-secret-file FILE",
+        "alertpost apps secret 'all customers' --client-secret-file FILE --secret-expires DATE",
         "for 3 h, 2027-03-02 05:00 UTC to 2027-03-02 07:58 UTC",
         "7 alerts waited",
     ):
