@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import groupby
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, exists, func, or_, select
 
+from models.clock import utc_after
 from models.grants import DELEGATED, GRANT
 from models.lookups import APP, MAILBOX, TENANT, live_mailbox
 
@@ -137,6 +138,17 @@ def credential_rows(conn: Connection) -> list[CredentialRow]:
         .order_by(APP.c.name, TENANT.c.slug, MAILBOX.c.address)
     )
     return [CredentialRow(**row._mapping) for row in rows]  # noqa: SLF001 - a public name
+
+
+def ends_near(conn: Connection, *, within: timedelta) -> bool:
+    """Tell whether something may end within this time; cheaper than to look at everything."""
+    used = func.coalesce(GRANT.c.refreshed_at, GRANT.c.granted_at)
+    idle = (within - GRANT_IDLE).total_seconds()
+    near = or_(
+        exists().where(APP.c.credential_expires_at <= utc_after(within.total_seconds())),
+        exists().where(GRANT.c.kind == DELEGATED, used <= utc_after(idle)),
+    )
+    return bool(conn.scalar(select(near)))
 
 
 def expiries(rows: Iterable[CredentialRow], now: datetime) -> list[Expiry]:

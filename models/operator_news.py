@@ -10,7 +10,16 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from models import database, told_warnings
-from models.expiries import GRANT_IDLE, STEPS, Expiry, Kind, Level, credential_rows, expiries
+from models.expiries import (
+    GRANT_IDLE,
+    STEPS,
+    Expiry,
+    Kind,
+    Level,
+    credential_rows,
+    ends_near,
+    expiries,
+)
 from models.losses import (
     GATHERED,
     BackMailbox,
@@ -154,6 +163,8 @@ def _sorted_out(
 def _new_ends(
     conn: Connection, lost: Iterable[LostMailbox], now: datetime, *, keep_warm_days: float
 ) -> list[Expiry]:
+    if not ends_near(conn, within=STEPS[-1][0]):
+        return []
     near = [
         one
         for one in expiries(credential_rows(conn), now)

@@ -9,13 +9,13 @@ of a loss one has to know later that it was told, to say that it is over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Executable, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models.clock import utc_now
@@ -31,7 +31,6 @@ LOSS = "loss"
 """The kind of a mailbox that waits for a person; all other kinds are of ``expiries.Kind``."""
 
 _T: Any = TOLD.c
-_CHUNK = 200  # rows of twelve values in one statement; SQLite has taken 999 since it exists
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -106,24 +105,20 @@ def remember(conn: Connection, tellings: Sequence[Telling], *, delivery_id: UUID
         Conflict: Some of it was told at this very moment by another worker; roll back.
     """
     # In one order everywhere: two workers that tell the same cannot wait for each other.
-    for part in _chunks(sorted(tellings, key=lambda one: (one.kind, one.subject, one.detail))):
-        values = [
-            {
-                "id": uuid7(),
-                "kind": one.kind,
-                "subject": one.subject,
-                "detail": one.detail,
-                "moment": one.moment,
-                "cause": one.cause,
-                "delivery_id": one.delivery_id or delivery_id,
-                "tellings": 1,
-                "told_at": utc_now(),
-            }
-            for one in part
-        ]
-        statement = _insert_unless_told(conn.dialect.name).values(values).returning(_T.id)
-        if len(conn.execute(statement).all()) < len(values):
-            raise _told_meanwhile()
+    rows = [
+        {
+            "id": uuid7(),
+            "kind": one.kind,
+            "subject": one.subject,
+            "detail": one.detail,
+            "moment": one.moment,
+            "cause": one.cause,
+            "delivery_id": one.delivery_id or delivery_id,
+            "tellings": 1,
+        }
+        for one in sorted(tellings, key=lambda one: (one.kind, one.subject, one.detail))
+    ]
+    _change_all(conn, _insert_unless_told(conn.dialect.name), rows)
 
 
 def repeat(conn: Connection, told: Sequence[tuple[UUID, int]]) -> None:
@@ -137,14 +132,12 @@ def repeat(conn: Connection, told: Sequence[tuple[UUID, int]]) -> None:
     Raises:
         Conflict: As ``remember``.
     """
-    for key, tellings in sorted(told):
-        changed = conn.execute(
-            update(TOLD)
-            .where(_T.id == key, _T.tellings == tellings, _T.over_at.is_(None))
-            .values(tellings=tellings + 1, repeated_at=utc_now())
-        )
-        if changed.rowcount != 1:
-            raise _told_meanwhile()
+    again = (
+        update(TOLD)
+        .where(_T.id == bindparam("key"), _T.tellings == bindparam("before"), _T.over_at.is_(None))
+        .values(tellings=_T.tellings + 1, repeated_at=utc_now())
+    )
+    _change_all(conn, again, [{"key": key, "before": before} for key, before in sorted(told)])
 
 
 def close(conn: Connection, keys: Sequence[UUID], *, delivery_id: UUID | None) -> None:
@@ -159,18 +152,16 @@ def close(conn: Connection, keys: Sequence[UUID], *, delivery_id: UUID | None) -
     Raises:
         Conflict: As ``remember``.
     """
-    for part in _chunks(sorted(keys)):
-        changed = conn.execute(
-            update(TOLD)
-            .where(_T.id.in_(part), _T.over_at.is_(None))
-            .values(over_at=utc_now(), over_delivery_id=delivery_id)
-        )
-        if changed.rowcount != len(part):
-            raise _told_meanwhile()
+    over = (
+        update(TOLD)
+        .where(_T.id == bindparam("key"), _T.over_at.is_(None))
+        .values(over_at=utc_now(), over_delivery_id=delivery_id)
+    )
+    _change_all(conn, over, [{"key": key} for key in sorted(keys)])
 
 
 def told(conn: Connection, *, since: datetime | None = None) -> list[Told]:
-    """Return what was told, the latest first."""
+    """Return what was told, the latest mail first."""
     statement = (
         select(
             _T.kind,
@@ -188,7 +179,8 @@ def told(conn: Connection, *, since: datetime | None = None) -> list[Told]:
             DELIVERY.c.state,
         )
         .join_from(TOLD, DELIVERY, DELIVERY.c.id == _T.delivery_id, isouter=True)
-        .order_by(_T.told_at.desc(), _T.kind, _T.subject)
+        # Keys of deliveries sort by the time they were made.
+        .order_by(_T.delivery_id.desc(), _T.kind, _T.subject)
     )
     if since is not None:
         statement = statement.where(_T.told_at >= since)
@@ -196,17 +188,21 @@ def told(conn: Connection, *, since: datetime | None = None) -> list[Told]:
     return [Told(**{**row, "recipients": tuple(row["recipients"] or ())}) for row in rows]
 
 
-def _insert_unless_told(dialect: str) -> postgresql.Insert | sqlite.Insert:
+def _change_all(conn: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Run a statement for each of these rows; all of them change one, or somebody was faster."""
+    if not rows:
+        return
+    done = conn.execute(statement, rows, execution_options={"preserve_rowcount": True})
+    if done.rowcount != len(rows):
+        raise Conflict("another worker tells the operator of it at this moment")
+
+
+def _insert_unless_told(dialect: str) -> Executable:
     keys = ["kind", "subject", "detail", "moment"]
     if dialect == "postgresql":
-        return postgresql.insert(TOLD).on_conflict_do_nothing(index_elements=keys)
-    return sqlite.insert(TOLD).on_conflict_do_nothing(index_elements=keys)
-
-
-def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]
-
-
-def _told_meanwhile() -> Conflict:
-    return Conflict("another worker tells the operator of it at this moment")
+        return (
+            postgresql.insert(TOLD)
+            .values(told_at=utc_now())
+            .on_conflict_do_nothing(index_elements=keys)
+        )
+    return sqlite.insert(TOLD).values(told_at=utc_now()).on_conflict_do_nothing(index_elements=keys)
