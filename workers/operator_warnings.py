@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 60.0
-"""About how often somebody looks; what was lost is told within two minutes."""
+"""About how often somebody looks; what was lost is told after about two minutes."""
 
 
 class OperatorWarnings:
