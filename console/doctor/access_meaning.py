@@ -90,7 +90,7 @@ def no_slot(reason: str) -> Finding:
 
 def signed_in(who: Account, *, tokens: int, reply: str) -> Finding:
     """Judge a sign-in that succeeded, perhaps with a second token."""
-    seen = f"{who.sender.auth_user}: {reply}"
+    seen = f"{who.sender.signs_in_as}: {reply}"
     if tokens > 1:
         return warning(
             f"{seen} (after another token was refused)",
@@ -108,7 +108,7 @@ def not_signed_in(failure: SubmissionFailed, who: Account, *, fresh: bool) -> Fi
 
 def sender_taken(who: Account, reply: str) -> Finding:
     """Judge a MAIL FROM that was taken; it proves less than it seems to."""
-    address, user = who.sender.address, who.sender.auth_user
+    address, user = who.sender.address, who.sender.signs_in_as
     if address.lower() == user.lower():
         return ok(
             f"{address}: {reply}",
