@@ -123,8 +123,9 @@ def test_the_doctor_tries_both_ways(shared: Cli) -> None:
 
     assert stays["result"] == "ok"
     assert f"Signing in as {ADMIN} is kept" in stays["meaning"]
-    assert f"Signing in as {ALERTS} with the token of {ADMIN} is kept from now on" in (
-        changes["meaning"]
+    assert (
+        f"Signing in as {ALERTS} with the token of {ADMIN} is kept from now on"
+        in (changes["meaning"])
     )
     assert f"alertpost mailboxes resume {ALERTS}" in changes["meaning"]
     assert kept(shared) == "mailbox"
@@ -154,8 +155,9 @@ def test_neither_way_open_says_which_rights(shared: Cli) -> None:
     found = form_check(ran)
     assert ran.code == 1
     assert found["result"] == "failed"
-    assert f"Add-MailboxPermission '{ALERTS}' -User '{ADMIN}' -AccessRights FullAccess" in (
-        found["mend"]
+    assert (
+        f"Add-MailboxPermission '{ALERTS}' -User '{ADMIN}' -AccessRights FullAccess"
+        in (found["mend"])
     )
     assert f"Add-RecipientPermission '{ALERTS}' -Trustee '{ADMIN}'" in found["mend"]
 
@@ -170,7 +172,7 @@ def test_another_account_begins_anew(shared: Cli) -> None:
     assert kept(shared) is None
 
 
-def _tried(delegate: bool | None, mailbox: bool | None) -> list[Tried]:  # noqa: FBT001
+def _tried(delegate: bool | None, mailbox: bool | None) -> list[Tried]:
     return [Tried(DELEGATE, "", delegate, ""), Tried(MAILBOX, "", mailbox, "")]
 
 
@@ -194,7 +196,7 @@ def test_the_way_is_chosen(
     worked: tuple[bool | None, bool | None],
     stored: AuthForm | None,
     first: AuthForm,
-    denied: bool,  # noqa: FBT001
+    denied: bool,
     chosen: AuthForm | None,
 ) -> None:
     """What is kept stays while it works; a missing answer decides nothing."""
