@@ -17,7 +17,7 @@ from console.actor import As, actor
 from console.borrowed_slot import MustWait
 from console.context import Context, opened
 from console.moving import sasl_xoauth2
-from console.moving.adopting import Plan, Wish, adopt, rehearse
+from console.moving.adopting import Plan, Wish, adopt, rehearse, rehearse_all
 from console.moving.emailproxy import BadAccount, ProxyFile
 from console.moving.found import FoundGrant
 from console.moving.reading import read_text
@@ -26,6 +26,7 @@ from console.shared_forms import FormsTried, has_forms, try_both
 from console.verbs_mailboxes import Connected
 from models.auth_forms import AuthForm
 from models.errors import (
+    AlertpostError,
     ConfigurationError,
     Conflict,
     CredentialRejected,
@@ -159,16 +160,21 @@ def import_emailproxy(
     accounts = _chosen(proxy.accounts, only or [], auth_user)
     passwords = _Passwords(password_file)
     wish = Wish(tenant, directory_id, auth_user, again)
-    done: list[Done] = []
+    found = [proxy.find(account, passwords) for account in accounts]
+    good = [one for one in found if isinstance(one, FoundGrant)]
     with opened() as context:
-        for account in accounts:
-            found = proxy.find(account, passwords)
-            if isinstance(found, BadAccount):
-                done.append(Done(account, None, Fate.BAD, found.reason))
-            elif dry_run:
-                done.append(_rehearsed(context, found, wish, done))
-            else:
-                done.append(_taken_over(context, found, wish, actor=me))
+        if dry_run:
+            plans = rehearse_all(context, good, wish)
+            fates = [_rehearsed(one, plan, wish) for one, plan in zip(good, plans, strict=True)]
+        else:
+            fates = [_taken_over(context, one, wish, actor=me) for one in good]
+    in_turn = iter(fates)
+    done = [
+        Done(one.address, None, Fate.BAD, one.reason)
+        if isinstance(one, BadAccount)
+        else next(in_turn)
+        for one in found
+    ]
     _tell_done(done, dry_run=dry_run, as_json=as_json)
     if any(one.fate is Fate.BAD for one in done):
         raise typer.Exit(1)
@@ -261,16 +267,10 @@ class _Passwords:
         return self._given
 
 
-def _rehearsed(context: Context, found: FoundGrant, wish: Wish, earlier: Sequence[Done]) -> Done:
-    try:
-        plan = rehearse(context, found, wish)
-    except _REFUSALS as refusal:
-        return Done(found.address, wish.tenant, Fate.BAD, str(refusal))
-    if plan.connected:
-        return _unchanged(found, plan)
-    said = {part for one in earlier for part in one.what.split(", ")} - {"mailbox"}
-    made = [part for part in plan.made if part not in said]
-    return _connected(found, plan, made)
+def _rehearsed(found: FoundGrant, plan: Plan | AlertpostError, wish: Wish) -> Done:
+    if not isinstance(plan, Plan):
+        return Done(found.address, wish.tenant, Fate.BAD, str(plan))
+    return _unchanged(found, plan) if plan.connected else _connected(found, plan, plan.made)
 
 
 def _taken_over(context: Context, found: FoundGrant, wish: Wish, *, actor: str) -> Done:

@@ -8,6 +8,7 @@ refuses.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,13 @@ from console.verbs_tenants import note_added
 from models import app_registrations, grants, mailboxes, senders, tenants
 from models import directory_rules as rules
 from models.database import write
-from models.errors import ConfigurationError, Conflict, CredentialRejected, NotFound
+from models.errors import (
+    AlertpostError,
+    ConfigurationError,
+    Conflict,
+    CredentialRejected,
+    NotFound,
+)
 from models.mailboxes import MailboxEntry
 from models.senders import Sender
 from models.tenants import TenantEntry, TenantOptions
@@ -79,13 +86,32 @@ def rehearse(context: Context, found: FoundGrant, wish: Wish) -> Plan:
         Conflict: Something of it is there already, otherwise.
         NotFound: There is no such mailbox, and no tenant was named for it.
     """
-    plan: Plan | None = None
-    with suppress(_Rehearsed), write(context.engine) as conn:
-        made = _prepare(context, conn, found, wish, actor="rehearsal")
-        plan = _plan(context, conn, found, wish, made)
-        raise _Rehearsed
-    assert plan is not None
+    (plan,) = rehearse_all(context, [found], wish)
+    if not isinstance(plan, Plan):
+        raise plan
     return plan
+
+
+def rehearse_all(
+    context: Context, found: Sequence[FoundGrant], wish: Wish
+) -> list[Plan | AlertpostError]:
+    """
+    Find out what ``adopt`` would do with one grant after the other; later ones see what earlier do.
+
+    Returns:
+        For each its plan, or why there is none.
+    """
+    plans: list[Plan | AlertpostError] = []
+    with suppress(_Rehearsed), write(context.engine) as conn:
+        for one in found:
+            try:
+                with conn.begin_nested():
+                    made = _prepare(context, conn, one, wish, actor="rehearsal")
+                    plans.append(_plan(context, conn, one, wish, made))
+            except (ConfigurationError, Conflict, NotFound) as refusal:
+                plans.append(refusal)
+        raise _Rehearsed
+    return plans
 
 
 def adopt(context: Context, found: FoundGrant, wish: Wish, *, actor: str) -> tuple[Plan, Connected]:

@@ -65,7 +65,7 @@ def test_accounts_are_taken_over_one_by_one(cli: Cli) -> None:
     file = proxy_file(
         cli,
         account(cli),
-        account(cli, NIGHT, oauth2_flow="client_credentials", refresh_token=None,
+        account(cli, NIGHT, oauth2_flow="client_credentials", refresh_token=None, client_secret=None,
                 permission_url=None, oauth2_scope="https://outlook.office365.com/.default"),
         account(cli, "idle@contoso.example", refresh_token=None),
         account(cli, "me@gmail.example", token_url="https://oauth2.googleapis.com/token",
