@@ -108,15 +108,15 @@ def not_signed_in(failure: SubmissionFailed, who: Account, *, fresh: bool) -> Fi
 
 def sender_taken(who: Account, reply: str) -> Finding:
     """Judge a MAIL FROM that was taken; it proves less than it seems to."""
-    address, user = who.sender.address, who.sender.signs_in_as
-    if address.lower() == user.lower():
+    address, user = who.sender.address, who.sender.auth_user
+    if not who.sender.is_shared:
         return ok(
             f"{address}: {reply}",
             f"{_ONE_TRY} Licence, room and lock-outs are judged only when a mail is handed in: "
             f"{PROVE.format(address=address)}.",
         )
     return warning(
-        f"{address}, signed in as {user}: {reply}",
+        f"{address}, signed in as {who.sender.signs_in_as}: {reply}",
         f"{_ONE_TRY} Exchange judges whether {user} may send as {address} only after DATA, so "
         "this is no proof.",
         f"{PROVE.format(address=address)} proves it; the right is given by "

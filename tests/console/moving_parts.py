@@ -16,6 +16,8 @@ from tests.console.cli_setting import ALERTS, Cli
 PASSWORD = "pass word of the mail client"
 ITERATIONS = 1_000
 SALT = b"sixteen bytes ok"
+CLIENT_ID = "12345678-1234-1234-1234-123456789012"
+ENDPOINT = "https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/token"
 
 
 def client_secret(cli: Cli) -> str:
@@ -64,30 +66,41 @@ def sealed(value: str, *, password: str = PASSWORD, iterations: int = ITERATIONS
     )
 
 
-def account(cli: Cli, address: str = ALERTS, **options: str | None) -> str:
+def section(address: str = ALERTS, **options: str | None) -> str:
     """Write an account's section; None leaves an option out."""
     given: dict[str, str | None] = {
-        "permission_url": endpoint(cli).replace("/token", "/authorize"),
-        "token_url": endpoint(cli),
+        "permission_url": ENDPOINT.replace("/token", "/authorize"),
+        "token_url": ENDPOINT,
         "oauth2_scope": "https://outlook.office365.com/SMTP.Send offline_access",
         "redirect_uri": "http://localhost",
-        "client_id": cli.client_id,
-        "client_secret": client_secret(cli),
+        "client_id": CLIENT_ID,
+        "client_secret": "app~secret",
         "token_salt": base64.b64encode(SALT).decode(),
         "token_iterations": str(ITERATIONS),
-        "access_token": sealed("eyJ-old"),
+        "access_token": "gAAAAAold",
         "access_token_expiry": "1700000000",
+        "refresh_token": None,
     }
-    if "refresh_token" not in options:
-        given["refresh_token"] = sealed(refresh_token(cli, address))
     lines = [f"{name} = {value}" for name, value in (given | options).items() if value is not None]
     return "\n".join([f"[{address}]", *lines, ""])
 
 
-def proxy_file(cli: Cli, *sections: str, name: str = "emailproxy.config") -> Path:
+def account(cli: Cli, address: str = ALERTS, **options: str | None) -> str:
+    """Write the section of an account that the sandbox knows."""
+    given: dict[str, str | None] = {
+        "token_url": endpoint(cli),
+        "client_id": cli.client_id,
+        "client_secret": client_secret(cli),
+    }
+    if "refresh_token" not in options:
+        given["refresh_token"] = sealed(refresh_token(cli, address))
+    return section(address, **(given | options))
+
+
+def proxy_file(folder: Path, *sections: str, name: str = "emailproxy.config") -> Path:
     """Write a configuration of the proxy."""
     server = "[SMTP-1587]\nserver_address = smtp.office365.com\nserver_port = 587\n"
-    path = cli.folder / name
+    path = folder / name
     path.write_text("\n".join([server, *sections]))
     return path
 

@@ -16,6 +16,7 @@ from models.errors import ConfigurationError
 from sandbox.worldfile import APP_ROLE, UserSpec, add_user
 from tests.console.cli_setting import ALERTS, Cli, Ran
 from tests.console.moving_parts import (
+    CLIENT_ID,
     PASSWORD,
     account,
     client_secret,
@@ -23,6 +24,7 @@ from tests.console.moving_parts import (
     proxy_file,
     refresh_token,
     sealed,
+    section,
 )
 
 ADMIN = "admin@contoso.example"
@@ -62,8 +64,7 @@ def test_accounts_are_taken_over_one_by_one(cli: Cli) -> None:
     presence = cli.directory().admit(cli.client_id)
     presence.roles.add(APP_ROLE)
     presence.mailboxes.add(NIGHT)
-    file = proxy_file(
-        cli,
+    file = proxy_file(cli.folder,
         account(cli),
         account(cli, NIGHT, oauth2_flow="client_credentials", refresh_token=None, client_secret=None,
                 permission_url=None, oauth2_scope="https://outlook.office365.com/.default"),
@@ -93,7 +94,7 @@ def test_people_read_a_table_and_what_to_stop(cli: Cli) -> None:
     assert cli.add_tenant().code == 0
     assert cli("mailboxes", "add", "contoso", ALERTS).code == 0
 
-    ran = bring(cli, proxy_file(cli, account(cli)))
+    ran = bring(cli, proxy_file(cli.folder, account(cli)))
 
     assert ran.code == 0, ran.err
     assert ALERTS in ran.out
@@ -106,7 +107,7 @@ def test_the_wrong_password_is_told(cli: Cli) -> None:
     assert cli.add_tenant().code == 0
     assert cli("mailboxes", "add", "contoso", ALERTS).code == 0
 
-    ran = bring(cli, proxy_file(cli, account(cli)), password="another")
+    ran = bring(cli, proxy_file(cli.folder, account(cli)), password="another")
 
     assert ran.code == 1
     assert "does not open" in ran.out
@@ -115,9 +116,7 @@ def test_the_wrong_password_is_told(cli: Cli) -> None:
 
 def test_nobody_to_ask_for_a_password_is_told(cli: Cli) -> None:
     """Without a terminal and a file nothing can be opened, and the text says what is missing."""
-    assert cli.add_tenant().code == 0
-
-    ran = cli("tenants", "import-emailproxy", str(proxy_file(cli, account(cli))))
+    ran = cli("tenants", "import-emailproxy", str(proxy_file(cli.folder, account(cli))))
 
     assert ran.code == 1
     assert "no password was given" in ran.out
@@ -128,7 +127,7 @@ def test_a_shared_mailbox_names_its_account(cli: Cli) -> None:
     assert cli.add_tenant().code == 0
     assert cli("mailboxes", "add", "contoso", ALERTS).code == 0
     token = sealed(refresh_token(cli, ADMIN))
-    file = proxy_file(cli, account(cli, refresh_token=token), account(cli, ADMIN))
+    file = proxy_file(cli.folder, account(cli, refresh_token=token), account(cli, ADMIN))
 
     unnamed = bring(cli, file, "--only", ALERTS)
     several = bring(cli, file, "--auth-user", ADMIN)
@@ -147,12 +146,12 @@ def found(file: ProxyFile, address: str = ALERTS, *passwords: str) -> FoundGrant
     return file.find(address, lambda _: passwords or (PASSWORD,))
 
 
-def test_what_is_encrypted_opens(cli: Cli) -> None:
+def test_what_is_encrypted_opens(tmp_path: Path) -> None:
     """Refresh token and client secret; of several passwords the one that fits."""
     secret = sealed("app~secret")
-    text = account(cli, refresh_token=sealed("1.Atoken"), client_secret=None,
+    text = section(refresh_token=sealed("1.Atoken"), client_secret=None,
                    client_secret_encrypted=secret)  # fmt: skip
-    file = ProxyFile(str(proxy_file(cli, text)))
+    file = ProxyFile(str(proxy_file(tmp_path, text)))
 
     grant = found(file, ALERTS, PASSWORD, "another")
 
@@ -165,48 +164,47 @@ def test_what_is_encrypted_opens(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("iterations", [100_000, 1_200_000])
-def test_iterations_that_were_not_written_are_found(cli: Cli, iterations: int) -> None:
+def test_iterations_that_were_not_written_are_found(tmp_path: Path, iterations: int) -> None:
     """Old versions wrote no number, and a rotation may have come in between."""
-    text = account(
-        cli, refresh_token=sealed("1.Atoken", iterations=iterations), token_iterations=None
-    )
+    text = section(refresh_token=sealed("1.Atoken", iterations=iterations), token_iterations=None)
 
-    grant = found(ProxyFile(str(proxy_file(cli, text))))
+    grant = found(ProxyFile(str(proxy_file(tmp_path, text))))
 
     assert isinstance(grant, FoundGrant)
     assert grant.refresh_token == "1.Atoken"
 
 
-def test_catch_all_accounts_lend_what_is_missing(cli: Cli) -> None:
+def test_catch_all_accounts_lend_what_is_missing(tmp_path: Path) -> None:
     """With the switch on, an account takes from its domain, then from all; they are none."""
     bare = f"[{ALERTS}]\nrefresh_token = {sealed('1.Atoken')}\n"
-    domain = account(cli, "@contoso.example", refresh_token=None, client_id=None)
-    everybody = f"[@]\nclient_id = {cli.client_id}\n"
+    domain = section("@contoso.example", refresh_token=None, client_id=None)
+    everybody = f"[@]\nclient_id = {CLIENT_ID}\n"
     switch = "[emailproxy]\nallow_catch_all_accounts = True\n"
 
-    file = ProxyFile(str(proxy_file(cli, switch, domain, everybody, bare)))
+    file = ProxyFile(str(proxy_file(tmp_path, switch, domain, everybody, bare)))
 
     assert file.accounts == [ALERTS]
     grant = found(file)
     assert isinstance(grant, FoundGrant)
-    assert (grant.client_id, grant.refresh_token) == (cli.client_id, "1.Atoken")
+    assert (grant.client_id, grant.refresh_token) == (CLIENT_ID, "1.Atoken")
 
 
-def test_a_cache_store_holds_the_tokens(cli: Cli) -> None:
+def test_a_cache_store_holds_the_tokens(tmp_path: Path) -> None:
     """What the proxy got may stand in a second file; other settings do not come from there."""
-    main = account(cli, refresh_token=None, token_salt=None, token_iterations=None)
-    kept = account(cli, refresh_token=sealed("1.Atoken"), client_id="another")
+    main = section(refresh_token=None, token_salt=None, token_iterations=None)
+    kept = section(refresh_token=sealed("1.Atoken"), client_id="another")
 
-    alone = found(ProxyFile(str(proxy_file(cli, main))))
+    alone = found(ProxyFile(str(proxy_file(tmp_path, main))))
     both = found(
         ProxyFile(
-            str(proxy_file(cli, main)), cache_store=str(proxy_file(cli, kept, name="cache.config"))
+            str(proxy_file(tmp_path, main)),
+            cache_store=str(proxy_file(tmp_path, kept, name="cache.config")),
         )
     )
 
     assert isinstance(alone, BadAccount)
     assert isinstance(both, FoundGrant)
-    assert (both.client_id, both.refresh_token) == (cli.client_id, "1.Atoken")
+    assert (both.client_id, both.refresh_token) == (CLIENT_ID, "1.Atoken")
 
 
 @pytest.mark.parametrize(
@@ -230,9 +228,13 @@ def test_a_cache_store_holds_the_tokens(cli: Cli) -> None:
         ),
     ],
 )
-def test_a_bad_account_says_why(cli: Cli, options: dict[str, str | None], says: str) -> None:
+def test_a_bad_account_says_why(tmp_path: Path, options: dict[str, str | None], says: str) -> None:
     """What is wrong with one account is told of that account."""
-    told = found(ProxyFile(str(proxy_file(cli, account(cli, **options)))))
+    told = found(
+        ProxyFile(
+            str(proxy_file(tmp_path, section(**({"refresh_token": sealed("1.Atoken")} | options))))
+        )
+    )
 
     assert isinstance(told, BadAccount)
     assert says in told.reason

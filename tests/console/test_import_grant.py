@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,16 +12,24 @@ from sqlalchemy import Engine
 
 from console import verbs_mailboxes
 from console.context import opened
+from console.moving.sasl_xoauth2 import read_token_file
 from models import audit, grants, tenants
 from models.database import read
+from models.errors import ConfigurationError
 from sandbox.grants import CodeRequest
 from sandbox.world import SMTP_PERMISSION
 from sandbox.worldfile import APP_ROLE
 from tests.console.cli_setting import ALERTS, Cli, Ran
-from tests.console.moving_parts import client_secret, endpoint, refresh_token, sasl_files
+from tests.console.moving_parts import (
+    CLIENT_ID,
+    ENDPOINT,
+    client_secret,
+    endpoint,
+    refresh_token,
+    sasl_files,
+)
 
 ADMIN = "admin@contoso.example"
-OTHER_APP = "12345678-1234-1234-1234-123456789012"
 
 
 @pytest.fixture
@@ -163,27 +172,16 @@ def _other_directory(cli: Cli) -> dict[str, Any]:
         (_wrong_secret, 6, ["AADSTS7000215", "`alertpost tenants edit contoso --client-secret"]),
         (lambda _: {"refresh_token": "1.Aunknown"}, 6, ["AADSTS70000", "app registration"]),
         (lambda cli: {"refresh_token": refresh_token(cli, ADMIN)}, 6, [ADMIN, "--auth-user"]),
-        (lambda _: {"client_id": OTHER_APP}, 2, [OTHER_APP, "apps add", "tenants edit contoso"]),
+        (lambda _: {"client_id": CLIENT_ID}, 2, [CLIENT_ID, "apps add", "tenants edit contoso"]),
         (_other_directory, 2, ["another customer's"]),
         (
             lambda _: {"token_endpoint": "https://login.microsoftonline.us/x/oauth2/v2.0/token"},
             2, ["another cloud", "--cloud"],
         ),
-        (
-            lambda _: {"token_endpoint": "https://accounts.google.com/o/oauth2/token"},
-            2, ["Google"],
-        ),
-        (lambda _: {"token_endpoint": "https://id.example/token"}, 2, ["id.example", "Entra"]),
-        (lambda _: {"refresh_token": None}, 2, ["no refresh_token", "asks for consent"]),
-        (
-            lambda _: {"refresh_token": None, "manage_token_externally": "yes"},
-            2, ["another program keeps"],
-        ),
-        (lambda _: {"refresh_token": {"nested": "x"}}, 2, ["no text"]),
     ],
     ids=[
         "revoked", "expired", "scope", "secret", "unknown token", "account", "app", "directory",
-        "cloud", "google", "endpoint", "no token", "external token", "nested",
+        "cloud",
     ],
 )  # fmt: skip
 def test_a_grant_that_cannot_be_taken_over_is_explained(
@@ -224,9 +222,34 @@ def test_entra_away_is_told(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
+    ("tokens", "says"),
+    [
+        ({"token_endpoint": "https://accounts.google.com/o/oauth2/token"}, "Google"),
+        ({"token_endpoint": ""}, "Google"),
+        ({"token_endpoint": "https://id.example/token"}, "id.example.* Entra"),
+        ({"refresh_token": ""}, "no refresh_token.* asks for consent"),
+        ({"refresh_token": "", "manage_token_externally": "yes"}, "another program keeps"),
+        ({"refresh_token": {"nested": "SECRET-1"}}, "no text"),
+        ({"client_id": ""}, "--sasl-config"),
+        ({"client_secret": CLIENT_ID}, "Secret ID"),
+    ],
+)
+def test_a_file_without_a_grant_says_why(tmp_path: Path, tokens: dict[str, Any], says: str) -> None:
+    """What is missing is named, with what to do."""
+    given = {"refresh_token": "SECRET-1", "client_id": CLIENT_ID, "token_endpoint": ENDPOINT}
+    path = tmp_path / "token.json"
+    path.write_text(json.dumps(given | tokens))
+
+    with pytest.raises(ConfigurationError, match=says) as told:
+        read_token_file(str(path), configuration=None, address=ALERTS)
+
+    assert "SECRET" not in str(told.value)
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b'{"refresh_token": "SECRET-1"', "no JSON (line 1)"),
+        (b'{"refresh_token": "SECRET-1"', r"no JSON \(line 1\)"),
         (b'["SECRET-1"]', "no JSON object"),
         (b"\xff\xfeSECRET-1", "UTF-8"),
         (b"[" * 100_000, "no JSON"),
@@ -234,18 +257,18 @@ def test_entra_away_is_told(cli: Cli) -> None:
     ],
     ids=["cut off", "list", "octets", "deep", "missing"],
 )
-def test_a_file_that_cannot_be_read_is_told(cli: Cli, content: bytes | None, says: str) -> None:
+def test_a_file_that_cannot_be_read_is_told(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
     """The text says what it is not, and quotes nothing of it."""
-    prepared(cli)
-    path = cli.folder / "token.json"
+    path = tmp_path / "token.json"
     if content is not None:
         path.write_bytes(content)
 
-    ran = cli("mailboxes", "import-grant", ALERTS, "--sasl-xoauth2", str(path))
+    with pytest.raises(ConfigurationError, match=says) as told:
+        read_token_file(str(path), configuration=None, address=ALERTS)
 
-    assert ran.code == 2
-    assert says in ran.err
-    assert "SECRET" not in ran.err
+    assert "SECRET" not in str(told.value)
 
 
 def test_who_is_connected_stays_so(cli: Cli) -> None:
