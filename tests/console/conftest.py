@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
+from models.redis_keys import RedisKeys
+from models.vault import Vault
 from tests.console.cli_setting import Cli, SandboxThread
+from tests.console.cli_world import CliWorld
 
 
 @pytest.fixture
@@ -32,3 +36,23 @@ def cli(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     return Cli(capsys, monkeypatch, tmp_path, sandbox_thread.server)
+
+
+@pytest.fixture
+def bare(  # noqa: PLR0917 - fixtures, given by name
+    engine: Engine,
+    database_url: str,
+    redis_url: str,
+    redis_keys: RedisKeys,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> CliWorld:
+    """Nothing set up yet, on the test's own database and prefix."""
+    monkeypatch.setenv("ALERTPOST_DATABASE_URL", database_url)
+    monkeypatch.setenv("ALERTPOST_REDIS_URL", redis_url)
+    monkeypatch.setenv("ALERTPOST_REDIS_PREFIX", redis_keys.prefix)
+    monkeypatch.setenv("ALERTPOST_SECRET_KEYS", Vault.new_key())
+    monkeypatch.setenv("ALERTPOST_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    return CliWorld(tmp_path, engine, capsys)
