@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -26,6 +26,7 @@ from models.lookups import BY_HAND
 from models.mailboxes import MailboxEntry
 from models.redis_keys import RedisKeys
 from models.senders import Sender
+from models.tenants import TenantEntry
 from workers import first_token
 from workers.entra import Entra, Tokens
 from workers.oauth_errors import classify_oauth
@@ -89,9 +90,14 @@ def account(context: Context, address: str, *, kind: str | None = None) -> Accou
         tenant = tenants.tenant(conn, entry.tenant_slug)
         app = app_registrations.open_app(conn, context.vault, sender.app_id)
     if kind is not None:
-        scopes = senders.scopes(cloud=resolve(tenant.cloud), grant_kind=kind, override=tenant.scope)
-        sender = replace(sender, scopes=scopes)
+        sender = asking_for(sender, tenant, kind)
     return Account(entry, sender, app.credential)
+
+
+def asking_for(sender: Sender, tenant: TenantEntry, kind: str) -> Sender:
+    """Let a sender ask for the scopes of a kind of grant."""
+    scopes = senders.scopes(cloud=resolve(tenant.cloud), grant_kind=kind, override=tenant.scope)
+    return replace(sender, scopes=scopes)
 
 
 def entra(context: Context, sender: Sender) -> Entra:
@@ -139,9 +145,9 @@ def complete(
         consent = client.complete(who.sender, who.credential, flow=flow, callback=callback)
     except CredentialRejected as refused:
         raise explained(refused, who.entry) from refused
-    connected = _store(
+    connected = store_grant(
         context,
-        who,
+        who.entry.address,
         actor=actor,
         kind=grants.DELEGATED,
         tokens=consent.tokens,
@@ -165,9 +171,9 @@ def connect_app_only(context: Context, address: str, *, actor: str) -> Connected
         tokens = entra(context, who.sender).client_credentials(who.sender, who.credential)
     except CredentialRejected as refused:
         raise explained(refused, who.entry) from refused
-    return _store(
+    return store_grant(
         context,
-        who,
+        who.entry.address,
         actor=actor,
         kind=grants.APP_ONLY,
         tokens=tokens,
@@ -325,9 +331,9 @@ def note(
     )
 
 
-def _store(
+def store_grant(
     context: Context,
-    who: Account,
+    address: str,
     *,
     actor: str,
     kind: str,
@@ -335,9 +341,28 @@ def _store(
     account: str,
     tenant_claim: str,
     object_claim: str,
+    prepare: Callable[[Connection], None] | None = None,
+    **detail: Any,
 ) -> Connected:
-    key = who.sender.mailbox_id
+    """
+    Store what a sign-in or another program's grant brought, and let go on what waited for it.
+
+    Args:
+        context: Open resources.
+        address: The mailbox.
+        actor: Who, for the audit trail.
+        kind: As ``grants.connect_mailbox``, like the next four.
+        tokens: Likewise.
+        account: Likewise.
+        tenant_claim: Likewise.
+        object_claim: Likewise.
+        prepare: What is to be done in the same transaction, before.
+        detail: More for the audit trail.
+    """
     with write(context.engine) as conn:
+        if prepare is not None:
+            prepare(conn)
+        key = mailboxes.mailbox(conn, address).id
         grant = grants.connect_mailbox(
             conn,
             context.vault,
@@ -348,7 +373,7 @@ def _store(
             tenant_claim=tenant_claim,
             object_claim=object_claim,
         )
-        entry = mailboxes.mailbox(conn, who.entry.address)
+        entry = mailboxes.mailbox(conn, address)
         resumed: list[UUID] = []
         if entry.park_reason in park_causes.cured_by_consent():
             resumed = lane.resume_scope(conn, mailbox_id=key)
@@ -361,8 +386,9 @@ def _store(
             kind=kind,
             account=account,
             resumed=addresses,
+            **detail,
         )
-        entry = mailboxes.mailbox(conn, who.entry.address)
+        entry = mailboxes.mailbox(conn, address)
     if context.settings.redis_url:
         keys = RedisKeys(context.settings.redis_prefix)
         first_token.share(

@@ -114,6 +114,8 @@ class Mailbox(SQLModel, table=True):
     """Lower case; the envelope sender and, unless ``auth_user`` says otherwise, the AUTH user."""
     display_name: str | None = Field(default=None, max_length=200)
     auth_user: str | None = Field(default=None, max_length=320, index=True)
+    auth_form: str | None = Field(default=None, max_length=10)
+    """In which name ``auth_user`` signs in, see ``auth_forms``; None: in its own, not proven."""
     is_default: bool = False
     """Takes the tenant's alerts that name no mailbox; at most one a tenant."""
     connected_at: datetime | None = _time(nullable=True)

@@ -11,6 +11,7 @@ from console import verbs_tenants as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
 from console.commands.apps import credential_text
+from console.commands.moving import import_emailproxy
 from console.consent import admin_consent_link
 from console.context import opened
 from console.credential_files import (
@@ -353,6 +354,9 @@ def import_(
     _tell_import(done, done_nothing=dry_run or (strict and bad), as_json=as_json)
     if any(one.fate is Fate.BAD for one in done):
         raise typer.Exit(1)
+
+
+app.command("import-emailproxy")(import_emailproxy)
 
 
 def _tell_import(done: list[Done], *, done_nothing: bool, as_json: bool) -> None:

@@ -36,6 +36,8 @@ NAMES = {
     "slot": "connection slot",
     "smtp_auth": "SMTP: AUTH",
     "sender": "MAIL FROM",
+    "auth_form": "shared: signs in as",
+    "app_scope": "app: other mailboxes",
     "standing": "standing",
     "test_mail": "test mail",
 }
