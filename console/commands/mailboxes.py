@@ -16,6 +16,7 @@ from console import verbs_mailboxes as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
 from console.borrowed_slot import MustWait
+from console.commands import consent_links
 from console.consent import CALLBACK_PATH, Callback, Redirect, pasted_parameters
 from console.context import Context, opened
 from console.dialogue import Ending
@@ -194,6 +195,9 @@ def connect(
             _tell_connected(
                 _connect_called(context, address, redirect, me, browser=not no_browser, wait=wait)
             )
+
+
+consent_links.register(app)
 
 
 @app.command("powershell")
