@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import typer
 
-from console import command_logs
+from console import command_logs, key_users
 from console.consent_pages.listening import listen
 from console.context import opened
+from console.data_dir import DataDir
 from console.output import complain
 from console.public_address import callback_address
 from models import logs
+from models.settings import Settings
 
 app = typer.Typer(
     help="Consent pages for customers.", no_args_is_help=True, callback=command_logs.set_up
@@ -27,10 +31,15 @@ def serve() -> None:
     # A web server: not for every other command to load.
     from console.consent_pages import serving  # noqa: PLC0415
 
-    with opened() as context:
+    given = Settings.load()
+    with ExitStack() as stack:
+        context = stack.enter_context(opened())
         settings = context.settings
         callback = callback_address(settings)
         logs.setup(settings.log, process="consents")
+        if not given.secret_keys:
+            keys = [key.get_secret_value() for key in settings.secret_keys]
+            stack.enter_context(key_users.using(DataDir.prepare(given.data_dir), keys))
         listener = listen(settings.consents.host, settings.consents.port)
         complain(f"consent pages for {settings.public_url}; register {callback} with the app")
         serving.serve(context, listener)

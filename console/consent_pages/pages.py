@@ -50,27 +50,23 @@ class Pages:
         """Show who asks for what, with the one button."""
         sender, link = asked.sender, asked.link
         address, user = escape(sender.address), escape(sender.auth_user)
+        tenant, where = escape(asked.tenant_name), escape(_host(sender))
         note = f"<blockquote><p>{escape(link.note)}</p></blockquote>" if link.note else ""
-        as_whom = (
-            "" if sender.auth_user == sender.address else f"<dt>Sign in as</dt><dd>{user}</dd>"
-        )
-        where = escape(_host(sender))
         theirs = "Microsoft’s own sign-in page" if sender.authority_url else "the sign-in page"
-        body = f"""<p><strong>{escape(self._who)}</strong> asks for your permission to send alert
-e-mails as <strong>{address}</strong>, from your own Microsoft 365.</p>{note}
-<dl><dt>Mailbox</dt><dd>{address}</dd>{as_whom}
-<dt>Organisation</dt><dd>{escape(asked.tenant_name)}</dd>
-<dt>Directory (tenant) ID</dt><dd><code>{escape(sender.directory_id)}</code></dd>
-<dt>Application (client) ID</dt><dd><code>{escape(sender.client_id)}</code></dd></dl>
+        body = f"""<p><strong>{escape(self._who)}</strong> asks {tenant} for the permission to send
+alert e-mails as <strong>{address}</strong>, from your own Microsoft 365.</p>{note}
 <h2>What you allow</h2><ul>{_permissions(sender)}</ul>
 <h2>How it goes</h2>
-<ol><li>The button leads to {theirs}, <code>{where}</code>. Your password is typed there and
-nowhere else.</li>
-<li>Sign in <strong>as {user}</strong>, not as yourself, and complete the second factor if you are
-asked for one. A private window helps where you are signed in already.</li>
-<li>Accept. You come back here, and this page says what became of it.</li></ol>
+<ol><li>The button leads to {theirs}, <code>{where}</code>; your password is typed there only.</li>
+<li>Sign in <strong>as {user}</strong>, not as yourself (a private window helps), and accept.</li>
+<li>You come back here and read what became of it.</li></ol>
 <form method="post"><button type="submit">Go on to sign in</button></form>
 {_admin_offer(asked.admin_address)}
+<h2>For your records</h2>
+<dl><dt>Mailbox</dt><dd>{address}</dd><dt>Signs in as</dt><dd>{user}</dd>
+<dt>Organisation</dt><dd>{tenant}</dd>
+<dt>Directory (tenant) ID</dt><dd><code>{escape(sender.directory_id)}</code></dd>
+<dt>Application (client) ID</dt><dd><code>{escape(sender.client_id)}</code></dd></dl>
 <footer class="small"><p>This link holds until {_moment(link.expires_at)}. You can take the
 permission back at any time: Entra admin center → Enterprise applications.</p>
 <p>You did not expect this? Close the page: nothing happens unless you press the button and sign
@@ -102,7 +98,7 @@ in.{self._ask()}</p></footer>"""
             f'<p class="small"><code>{escape(refused.detail)}</code></p>' if refused.detail else ""
         )
         body = (
-            f"<p>{escape(refused.words)}</p>{detail}{_admin_offer(refused.admin_address)}"
+            f"<p>{_sentence(refused.words)}</p>{detail}{_admin_offer(refused.admin_address)}"
             f"<p>{_NOTHING_CHANGED} Your link is still good:</p>"
             f'<p><a class="button" href="{escape(refused.again)}">Try again</a></p>'
         )
@@ -165,7 +161,7 @@ in.{self._ask()}</p></footer>"""
             f"{self._whom()}.</p>"
         )
         if done.refusal:
-            body = f"<p>{escape(done.refusal)}</p>{again}"
+            body = f"<p>{_sentence(done.refusal)}</p>{again}"
             return self._page(403, "The app is not allowed yet", body, mood="bad")
         body = f"<p>Microsoft says that the app is allowed in the directory of {tenant}.</p>{again}"
         return self._page(200, "The app is allowed", body, mood="good")
@@ -213,6 +209,11 @@ def _permissions(sender: Sender) -> str:
         "</code></li><li>Who signed in is read once, to see that it is the right account. "
         "<code>openid profile</code></li>"
     )
+
+
+def _sentence(words: str) -> str:
+    """Make the words of an error message a sentence that stands alone."""
+    return escape(words[:1].upper() + words[1:].rstrip(".") + ".")
 
 
 def _words(scope: str, address: str) -> str:

@@ -61,12 +61,15 @@ def tls_proxy(listener: socket.socket, to: int, context: ssl.SSLContext) -> Iter
                 one.shutdown(socket.SHUT_RDWR)
 
     def carry(raw: socket.socket) -> None:
-        with suppress(OSError), context.wrap_socket(raw, server_side=True) as outer:
-            with socket.create_connection(("127.0.0.1", to)) as inner:
-                back = threading.Thread(target=pump, args=(inner, outer))
-                back.start()
-                pump(outer, inner)
-                back.join()
+        with (
+            suppress(OSError),
+            context.wrap_socket(raw, server_side=True) as outer,
+            socket.create_connection(("127.0.0.1", to)) as inner,
+        ):
+            back = threading.Thread(target=pump, args=(inner, outer))
+            back.start()
+            pump(outer, inner)
+            back.join()
 
     def accept() -> None:
         while not ended.is_set():
@@ -146,7 +149,7 @@ def goes_through(window: Browser, hosted: Hosted) -> None:
     window.click("button.main")
     window.until_title("is not connected")
     looked_at(window, "refused")
-    assert f"consent was given by {ADMIN}" in window.text()
+    assert f"Consent was given by {ADMIN}" in window.text()
     assert hosted.entry().connected_at is None
     window.click("a.button")
     window.until_title("Allow alert e-mails")

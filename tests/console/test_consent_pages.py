@@ -131,7 +131,7 @@ def test_another_account_is_refused_and_the_link_stays(hosted: Hosted) -> None:
     done = hosted.go_through(link, ADMIN)
 
     assert done.status_code == 403
-    assert f"consent was given by {ADMIN}, but the mailbox sends as {ALERTS}" in text_of(done)
+    assert f"Consent was given by {ADMIN}, but the mailbox sends as {ALERTS}" in text_of(done)
     assert hosted.entry().connected_at is None
     refused = hosted.trail()[-1]
     assert refused.action == "consent-refused"
