@@ -66,15 +66,18 @@ def build_app(context: Context) -> ASGIApp:
     async def too_large(_request: Request, _error: Exception) -> Response:
         return answer(pages.wrong_request(413))
 
+    async def fault(_request: Request, _error: Exception) -> Response:
+        return answer(pages.trouble(500))
+
     app = Starlette(
         routes=[
             Route(HEALTH_PATH, routes.health),
             Route(f"{prefix}{CONSENT_PATH}{{token}}", routes.link, methods=["GET", "POST"]),
             Route(f"{prefix}{CALLBACK_PATH}", routes.callback, methods=["GET", "POST"]),
         ],
-        exception_handlers={HTTPException: other, BodyTooLarge: too_large},
+        exception_handlers={HTTPException: other, BodyTooLarge: too_large, Exception: fault},
     )
-    return Edges(app, trouble=lambda: answer(pages.trouble(500)))
+    return Edges(app)
 
 
 class _Routes:

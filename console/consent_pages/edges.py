@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -59,13 +58,11 @@ class Edges:
     Stands around the application.
 
     Args:
-        app: What answers.
-        trouble: The page for a fault of ours.
+        app: What answers, faults included.
     """
 
-    def __init__(self, app: ASGIApp, *, trouble: Callable[[], Response]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._trouble = trouble
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -99,9 +96,8 @@ class Edges:
         try:
             await self._app(scope, receive, guarded)
         except Exception:
+            # Whoever asked has their answer already, which tells nothing of this.
             log.exception("consent_page_failed", page=_page_name(scope))
-            if status is None:
-                await self._trouble()(scope, receive, guarded)
 
 
 def _page_name(scope: Scope) -> str:

@@ -17,7 +17,7 @@ body{margin:0;padding:4vh 1rem;background:var(--ground);color:var(--ink);
 main{max-width:40rem;margin:0 auto;background:var(--card);border:1px solid var(--line);
  border-radius:10px;padding:1.75rem clamp(1.1rem,5vw,2.25rem)}
 h1{font-size:clamp(1.2rem,5vw,1.45rem);line-height:1.25;margin:.2rem 0 .9rem;
- overflow-wrap:break-word}
+ overflow-wrap:break-word;text-wrap:balance}
 h2{font-size:1.02rem;margin:1.7rem 0 .4rem}
 p{margin:.55rem 0}
 .who{color:var(--soft);margin:0}
@@ -60,13 +60,11 @@ def page(title: str, body: str, *, who: str = "", mood: str = "") -> str:
         who: Whose page it is, plain text.
         mood: ``good``, ``bad`` or nothing.
     """
-    # On a telephone an address breaks where a person would break it.
-    heading = escape(title).replace("@", "@<wbr>")
     brand = f'<p class="who">{escape(who)}</p>' if who else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="robots" content="noindex"><style>{_STYLE}</style></head>
-<body><main class="{mood}">{brand}<h1>{heading}</h1>
+<body><main class="{mood}">{brand}<h1>{escape(title)}</h1>
 {body}
 </main></body></html>"""

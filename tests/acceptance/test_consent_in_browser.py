@@ -22,7 +22,7 @@ from tests.console.cli_setting import SandboxThread
 from tests.console.consent_setting import ADMIN, ALERTS, Hosted, hosted_pages
 from tests.fixtures.webdriver import Browser, browser, browser_program
 
-PHONE, DESK = (390, 844), (1100, 900)
+PHONE, DESK = (390, 844), (1100, 1300)
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ from subprocess import Popen
 import pytest
 import requests
 
+from console import key_users
 from console.context import opened
+from console.data_dir import DataDir
 from models import audit, lane, mailboxes
 from models.database import read, write
 from sandbox.person import Person
@@ -219,6 +221,7 @@ def test_any_process_gets_the_callback(cli: Cli, request: pytest.FixtureRequest,
         until_it_answers(one, first)
         until_it_answers(other, second)
         taken = cli("consents", "serve")
+        users = key_users.running(DataDir.prepare(cli.folder / "var"))
         begun = ask("POST", link)
         back = Person(ALERTS, cli.sandbox.ca_file).go_through(begun.headers["location"])
         done = ask("GET", f"http://127.0.0.1:{other}/oauth/callback", params=back)
@@ -232,6 +235,8 @@ def test_any_process_gets_the_callback(cli: Cli, request: pytest.FixtureRequest,
     assert cli("mailboxes", "show", ALERTS, "--json").json["standing"] == "ready"
     assert taken.code == 2
     assert "ALERTPOST_CONSENTS__PORT" in taken.err
+    # Whoever rotates the keys is told to restart them.
+    assert {user.pid for user in users} == {first.pid, second.pid}
     assert codes == [0, 0]
     assert "consent_page" in log
     assert not [one for one in (link.rpartition("/")[2], back["code"], back["state"]) if one in log]

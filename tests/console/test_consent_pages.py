@@ -15,7 +15,7 @@ from console.verbs_consent_links import Progress
 from models import consent_links, grants, lane, mailboxes
 from models.consent_links import SIGN_IN
 from models.database import read, write
-from models.vault import Vault
+from models.vault import Vault, sign_in_context
 from tests.console.cli_setting import SandboxThread
 from tests.console.consent_setting import (
     ADMIN,
@@ -469,6 +469,25 @@ def test_faults_of_ours_tell_nothing(hosted: Hosted) -> None:
     assert "wrong on our side" in text_of(page)
     assert "consent_link" not in page.text
     assert "Traceback" not in page.text
+
+
+@SQLITE
+def test_what_nobody_thought_of_tells_nothing(hosted: Hosted) -> None:
+    """A sign-in that cannot be read is a fault of ours: apologised for, and logged."""
+    callback = hosted.sign_in(hosted.press(hosted.link()))
+    with write(hosted.context.engine) as conn:
+        (key,) = conn.execute(select(SIGN_IN.c.state_sha256)).scalars()
+        damaged = hosted.context.vault.seal(b"no JSON", context=sign_in_context(key))
+        conn.execute(update(SIGN_IN).values(flow_encrypted=damaged))
+    with capture_logs() as logs:
+        page = hosted.come_back(callback)
+        hosted.get("/health")
+
+    assert page.status_code == 500
+    assert "wrong on our side" in text_of(page)
+    assert "JSON" not in page.text
+    assert page.headers["cache-control"] == "no-store"
+    assert "consent_page_failed" in [line["event"] for line in logs]
 
 
 @SQLITE
