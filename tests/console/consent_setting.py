@@ -24,8 +24,10 @@ from console.context import Context
 from models import app_registrations, audit, consent_links, mailboxes, tenants
 from models.consent_links import LINK
 from models.database import read, write
+from models.redis_keys import RedisKeys
 from models.settings import Settings
 from models.vault import Vault
+from models.waker import Waker
 from sandbox.person import Person
 from sandbox.server import SandboxServer
 
@@ -195,10 +197,15 @@ def hosted_pages(
     port = listener.getsockname()[1]
     given = settings_for(engine, public_url=public_url or f"http://localhost:{port}", **settings)
     vault = Vault([key.get_secret_value() for key in given.secret_keys])
-    context = Context(given, engine, vault, None)
+    waker = Waker(given.redis_url, RedisKeys(given.redis_prefix)) if given.redis_url else None
+    context = Context(given, engine, vault, waker)
     add_tenants(context, sandbox)
-    with served(context, listener):
-        yield Hosted(context, sandbox, port)
+    try:
+        with served(context, listener):
+            yield Hosted(context, sandbox, port)
+    finally:
+        if waker is not None:
+            waker.close()
 
 
 def text_of(answer: requests.Response) -> str:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
 from sqlalchemy import Engine, select, update
 
 from console import verbs_consent_links
@@ -13,6 +14,7 @@ from console.verbs_consent_links import Progress
 from models import consent_links, lane, mailboxes
 from models.consent_links import SIGN_IN
 from models.database import read, write
+from models.redis_keys import RedisKeys
 from models.vault import Vault
 from tests.console.cli_setting import SandboxThread
 from tests.console.consent_setting import (
@@ -22,6 +24,7 @@ from tests.console.consent_setting import (
     PROVIDER,
     Hosted,
     host_of,
+    hosted_pages,
     hrefs,
     text_of,
 )
@@ -102,6 +105,28 @@ def test_what_waited_goes_on(hosted: Hosted) -> None:
     assert "on their way" in text_of(done)
     assert "fabrikam" not in done.text
     assert hosted.progress().consent is Progress.CONSENTED
+
+
+@SQLITE
+def test_workers_hear_of_it_at_once(
+    engine: Engine, sandbox_thread: SandboxThread, redis_url: str, redis_keys: RedisKeys
+) -> None:
+    """The lane is woken, and the token that came with the consent is shared, sealed."""
+    beside = {"redis_url": redis_url, "redis_prefix": redis_keys.prefix}
+    with (
+        hosted_pages(engine, sandbox_thread.server, **beside) as hosted,
+        redis.Redis.from_url(redis_url) as client,
+    ):
+        assert hosted.go_through(hosted.link()).status_code == 200
+        key = hosted.entry().id
+        woken, shared = (
+            client.exists(redis_keys.wake(key, critical=False)),
+            client.get(redis_keys.token(key)),
+        )
+
+    assert woken
+    assert isinstance(shared, bytes)
+    assert b"eyJ" not in shared
 
 
 # -- refusals --------------------------------------------------------------------------------------
