@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from console.reasons import meaning_of
 from models.mailboxes import MailboxEntry
-from workers.verdict import Remedy
+from workers.cures import cure_of
 
 
 def command_for(reason: str | None, entry: MailboxEntry) -> str | None:
@@ -20,18 +19,3 @@ def command_for(reason: str | None, entry: MailboxEntry) -> str | None:
     """
     parked = entry.parked_at is not None
     return cure_of(reason, address=entry.address, tenant=entry.tenant_slug, parked=parked)
-
-
-def cure_of(reason: str | None, *, address: str, tenant: str, parked: bool) -> str | None:
-    """Do the same for whoever has no more than the names; ``tenant`` is a slug."""
-    meaning = meaning_of(reason)
-    if meaning is None:
-        return None
-    if meaning.remedy is Remedy.ADMIN_SETTING and not parked:
-        return None
-    return {
-        Remedy.SIGN_IN_AGAIN: f"alertpost mailboxes connect {address}",
-        Remedy.NEW_SECRET: f"alertpost tenants edit {tenant} --client-secret-file FILE",
-        Remedy.ADMIN_CONSENT: f"alertpost tenants show {tenant}",  # it shows the link
-        Remedy.ADMIN_SETTING: f"alertpost mailboxes resume {address}",
-    }.get(meaning.remedy)

@@ -36,6 +36,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from models.addresses import parse_address
 from models.errors import ConfigurationError, VaultError
 from models.quota import DayLimits
 from models.vault import parse_key
@@ -120,6 +121,28 @@ def _check_url(value: str) -> Any:
             "is not a URL; a user or password with special characters must be percent-encoded"
         ) from None
     return parts
+
+
+def _bare_address(value: str) -> str:
+    if not value:
+        return value
+    address = parse_address(value)
+    if address.name:
+        raise ValueError("is the bare address of a mailbox, without a display name")
+    return address.spec.lower()
+
+
+def _addresses(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _checked_addresses(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            parse_address(value)
+        except ValueError as error:
+            raise ValueError(f"one of the addresses {error}") from None
+    return values
 
 
 def _secret_keys(value: object) -> object:
@@ -317,6 +340,16 @@ class Settings(BaseSettings):
     """Where customers reach the consent pages; empty: there are none."""
     ca_file: Annotated[Path | None, AfterValidator(_readable)] = None
     """Certificate authorities to trust instead of the system's, in PEM."""
+    operator_mailbox: Annotated[str, AfterValidator(_bare_address)] = ""
+    """The mailbox from which the provider is warned; empty: nobody is warned by mail."""
+    operator_to: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(_addresses),
+        AfterValidator(_checked_addresses),
+        Field(max_length=100),
+    ] = ()
+    """Who is warned; empty: that mailbox itself."""
     pacing: PacingSettings = PacingSettings()
     visit: VisitSettings = VisitSettings()
     smtp: SmtpSettings = SmtpSettings()

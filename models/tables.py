@@ -131,6 +131,8 @@ class Mailbox(SQLModel, table=True):
     """How many probes in a row ended parked again; 0 after a success."""
     resume_count: int = 0
     """How often it was resumed: an answer to a try from before the last time parks nothing."""
+    resumed_at: datetime | None = _time(nullable=True)
+    """When it was resumed last."""
     probe_at: datetime | None = _time(nullable=True)
     """When the sweep lets one mail try whether the cause is gone; None: only a person resumes."""
     paused_until: datetime | None = _time(nullable=True)
@@ -339,10 +341,45 @@ class AuditEntry(SQLModel, table=True):
     detail: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
 
 
+class ToldWarning(SQLModel, table=True):
+    """
+    A warning that was mailed to the operator, so that nobody is told twice.
+
+    One row for each mailbox that was lost, and for each step towards the end of a credential.
+    """
+
+    __tablename__ = "told_warning"
+    __table_args__ = (
+        Index("ix_told_warning_what", "kind", "subject", "detail", "moment", unique=True),
+    )
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    kind: str = Field(max_length=20)
+    """``loss``, or what ends: ``client secret``, ``certificate``, ``grant``."""
+    subject: str = Field(max_length=320)
+    """Name of the app registration, or address of the mailbox."""
+    detail: str = Field(max_length=100)
+    """The level, such as ``7d``; of a loss the verdict's rule."""
+    moment: datetime = _time()
+    """When it ends; of a loss when the mailbox was parked."""
+    cause: str = Field(default="", max_length=500)
+    """Of a loss: what it has in common with others that one mail told of."""
+    told_at: datetime = _time()
+    delivery_id: UUID
+    """The mail. No foreign key: what was told stays told when the mail is gone."""
+    tellings: int = 1
+    """How often it was told, repetitions included."""
+    repeated_at: datetime | None = _time(nullable=True)
+    over_at: datetime | None = _time(nullable=True)
+    """Of a loss: when it was seen that the mailbox no longer waits for this."""
+    over_delivery_id: UUID | None = None
+    """The mail that said so; None where there was nothing to say."""
+
+
 METADATA = SQLModel.metadata
 """All tables, for migrations and for databases made in tests."""
 
 __all__ = [
     "METADATA", "AppRegistration", "Attempt", "AuditEntry", "ConsentLink", "Delivery", "Grant",
-    "Mailbox", "RecipientCount", "SignIn", "Tenant", "UtcDateTime",
+    "Mailbox", "RecipientCount", "SignIn", "Tenant", "ToldWarning", "UtcDateTime",
 ]  # fmt: skip

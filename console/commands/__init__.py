@@ -18,6 +18,7 @@ COMMANDS = {
     "mailboxes": "mailboxes:app",
     "apps": "apps:app",
     "expiries": "expiries:expiries",
+    "warnings": "warnings:warnings",
     "deliveries": "deliveries:app",
     "dead": "dead:app",
     "audit": "audit:app",

@@ -38,13 +38,13 @@ from console.output import (
     print_json,
     print_table,
 )
-from console.reasons import meaning_of
 from console.verbs_mailboxes import Connected
 from models import grants, mailboxes
 from models.database import read, write
 from models.errors import ConfigurationError
 from models.mailboxes import MailboxChanges, MailboxEntry
 from models.quota_counts import account_usage
+from workers.reasons import meaning_of
 from workers.verdict import Action
 
 app = typer.Typer(help="Sender accounts.", no_args_is_help=True, callback=command_logs.set_up)

@@ -8,13 +8,13 @@ from console import park_causes
 from console.dialogue import Ending, oauth_verdict, reply_of
 from console.doctor.checks import Finding, failed, ok, skipped, warning
 from console.next_commands import command_for
-from console.reasons import meaning_of
 from console.verbs_mailboxes import Account
 from models.errors import AlertpostError, CredentialRejected, SubmissionFailed, TokenUnavailable
 from models.grants import APP_ONLY
 from models.mailboxes import MailboxEntry
 from models.stages import Stage
 from workers import conclusion
+from workers.reasons import meaning_of
 from workers.reply_rules import REFUSED_BY_STAGE
 from workers.reply_rules_mail import MAIL_RULES
 from workers.verdict import Action, Verdict

@@ -18,6 +18,7 @@ NAMES = {
     "redis_clock": "clock of Redis",
     "redis_memory": "memory of Redis",
     "workers": "workers",
+    "warnings": "warnings by mail",
     "mailboxes": "mailboxes",
     "sign_in_dns": "sign-in: name",
     "sign_in_connect": "sign-in: connection",

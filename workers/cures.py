@@ -1,0 +1,43 @@
+"""Which command cures what a mailbox waits for."""
+
+from __future__ import annotations
+
+import shlex
+
+from workers.reasons import meaning_of
+from workers.verdict import Remedy
+
+
+def cure_of(
+    reason: str | None, *, address: str, tenant: str, parked: bool, app: str | None = None
+) -> str | None:
+    """
+    Name the command that helps, ready to be typed.
+
+    Args:
+        reason: Why it does not send: the name of a rule.
+        address: The mailbox.
+        tenant: Slug of its tenant.
+        parked: Whether it is parked; what goes on by itself is not to be resumed.
+        app: Name of its app registration, where the secret is that of several tenants.
+
+    Returns:
+        None where none does: nothing is to be done, or it is not to be done here.
+    """
+    meaning = meaning_of(reason)
+    if meaning is None:
+        return None
+    if meaning.remedy is Remedy.ADMIN_SETTING and not parked:
+        return None
+    secret = f"alertpost tenants edit {tenant} --client-secret-file FILE"
+    if app is not None:
+        secret = (
+            f"alertpost apps secret {shlex.quote(app)} --client-secret-file FILE "
+            "--secret-expires DATE"
+        )
+    return {
+        Remedy.SIGN_IN_AGAIN: f"alertpost mailboxes connect {address}",
+        Remedy.NEW_SECRET: secret,
+        Remedy.ADMIN_CONSENT: f"alertpost tenants show {tenant}",  # it shows the link
+        Remedy.ADMIN_SETTING: f"alertpost mailboxes resume {address}",
+    }.get(meaning.remedy)
