@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models import directory_rules as rules
 from models.clock import utc_now
+from models.consent_links import forget
 from models.deliveries import counted
 from models.errors import Conflict, NotFound
 from models.grants import GRANT, withdraw
@@ -300,6 +301,7 @@ def retire(conn: Connection, mailbox_ids: list[UUID]) -> Removal:
         .group_by(DELIVERY.c.mailbox_id)
     ).all()
     grants = withdraw(conn, mailbox_ids)
+    forget(conn, mailbox_ids)
     unused = set(mailbox_ids) - {row.mailbox_id for row in used}
     conn.execute(delete(MAILBOX).where(MAILBOX.c.id.in_(unused)))
     return Removal(

@@ -269,6 +269,49 @@ class Attempt(SQLModel, table=True):
     refused: dict[str, str] | None = Field(default=None, sa_type=JSON)
 
 
+class ConsentLink(SQLModel, table=True):
+    """A link by which a customer's administrator connects a mailbox; one at a time holds."""
+
+    __tablename__ = "consent_link"
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    mailbox_id: UUID = Field(foreign_key="mailbox.id", index=True)
+    token_encrypted: bytes = Field(sa_type=LargeBinary)
+    """What the link ends with, so that the same link can be shown again."""
+    token_sha256: str = Field(unique=True, max_length=64)
+    """Finds it once the key that sealed the token itself is gone."""
+    made_by: str = Field(max_length=100)
+    note: str = Field(default="", max_length=500)
+    """For whoever opens the link."""
+    created_at: datetime = _created()
+    expires_at: datetime = _time()
+    opened_at: datetime | None = _time(nullable=True)
+    """The first time; a mail scanner counts as somebody."""
+    started_at: datetime | None = _time(nullable=True)
+    refused_at: datetime | None = _time(nullable=True)
+    refusal: str | None = Field(default=None, sa_type=Text)
+    """Why the last sign-in by it brought nothing."""
+    connected_at: datetime | None = _time(nullable=True)
+    """When its mailbox was connected, by it or otherwise; it is worth nothing from then on."""
+    withdrawn_at: datetime | None = _time(nullable=True)
+    """When somebody withdrew it, or made another one for the same mailbox."""
+
+
+class SignIn(SQLModel, table=True):
+    """A sign-in that was begun by a link and waits for its callback, which any process may get."""
+
+    __tablename__ = "sign_in"
+
+    state_sha256: str = Field(primary_key=True, max_length=64)
+    """Of the ``state`` that goes out and comes back; whoever reads the table cannot answer it."""
+    link_id: UUID = Field(foreign_key="consent_link.id", index=True)
+    flow_encrypted: bytes = Field(sa_type=LargeBinary)
+    """MSAL's flow: PKCE's verifier and the nonce. Not resealed by a rotation, it ends too soon."""
+    created_at: datetime = _created()
+    expires_at: datetime = _time()
+    used_at: datetime | None = _time(nullable=True)
+
+
 class RecipientCount(SQLModel, table=True):
     """Recipients that one account, or one tenant's external ones, reached within a short time."""
 
@@ -339,6 +382,6 @@ METADATA = SQLModel.metadata
 """All tables, for migrations and for databases made in tests."""
 
 __all__ = [
-    "METADATA", "AppRegistration", "Attempt", "AuditEntry", "Delivery", "Grant", "Mailbox",
-    "RecipientCount", "Tenant", "ToldWarning", "UtcDateTime",
+    "METADATA", "AppRegistration", "Attempt", "AuditEntry", "ConsentLink", "Delivery", "Grant",
+    "Mailbox", "RecipientCount", "SignIn", "Tenant", "ToldWarning", "UtcDateTime",
 ]  # fmt: skip

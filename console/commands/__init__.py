@@ -27,6 +27,7 @@ COMMANDS = {
     "demo": "demo:demo",
     "up": "service:up",
     "worker": "service:worker",
+    "consents": "consents:app",
     "sandbox": "service:sandbox",
     "send": "send:send",
     "enqueue": "enqueue:enqueue",

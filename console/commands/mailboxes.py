@@ -16,6 +16,7 @@ from console import verbs_mailboxes as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
 from console.borrowed_slot import MustWait
+from console.commands import consent_links
 from console.commands.moving import import_grant, tell_connected, tell_forms
 from console.consent import CALLBACK_PATH, Callback, Redirect, pasted_parameters
 from console.context import Context, opened
@@ -201,6 +202,9 @@ def connect(
 
 
 app.command("import-grant")(import_grant)
+
+
+consent_links.register(app)
 
 
 @app.command("powershell")

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from console import verbs_mailboxes as verbs
 from console.context import Context
 from console.moving.found import FoundGrant, one_host
+from console.refusals import explained
 from console.verbs_mailboxes import Account, Connected
 from console.verbs_tenants import note_added
 from models import app_registrations, grants, mailboxes, senders, tenants
@@ -166,7 +167,7 @@ def _proved(context: Context, found: FoundGrant, who: Account) -> Consent:
             return Consent(tokens, who.sender.client_id, who.sender.directory_id, "")
         return client.adopt(who.sender, who.credential, refresh_token=found.refresh_token)
     except CredentialRejected as refused:
-        plain = verbs.explained(refused, who.entry)
+        plain = explained(refused, who.entry)
         raise CredentialRejected(
             plain.error,
             codes=plain.codes,
@@ -326,7 +327,7 @@ def _plan(
     app = app_registrations.open_app(conn, context.vault, sender.app_id)
     tenant = tenants.tenant(conn, entry.tenant_slug)
     connected = not wish.again and _serves(entry, sender)
-    who = Account(entry, verbs.asking_for(sender, tenant, found.kind), app.credential)
+    who = Account(entry, verbs.for_kind(sender, tenant, found.kind), app.credential)
     return Plan(who, tuple(made), connected)
 
 

@@ -12,6 +12,7 @@ from models.redis_keys import RedisKeys
 from models.vault import Vault
 from tests.console.cli_setting import Cli, SandboxThread
 from tests.console.cli_world import CliWorld
+from tests.console.consent_setting import ELSEWHERE, Hosted, hosted_pages
 
 
 @pytest.fixture
@@ -36,6 +37,20 @@ def cli(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     return Cli(capsys, monkeypatch, tmp_path, sandbox_thread.server)
+
+
+@pytest.fixture
+def hosted(engine: Engine, sandbox_thread: SandboxThread) -> Iterator[Hosted]:
+    """The pages on localhost; callbacks come by GET."""
+    with hosted_pages(engine, sandbox_thread.server) as pages:
+        yield pages
+
+
+@pytest.fixture
+def behind_tls(engine: Engine, sandbox_thread: SandboxThread) -> Iterator[Hosted]:
+    """The pages as a proxy with TLS shows them; callbacks come by POST."""
+    with hosted_pages(engine, sandbox_thread.server, public_url=ELSEWHERE) as pages:
+        yield pages
 
 
 @pytest.fixture
