@@ -17,7 +17,6 @@ from console.next_commands import command_for
 from console.token_claims import read_claims
 from console.waking import wake
 from models import app_registrations, audit, grants, lane, mailboxes, senders, tenants
-from models.app_registrations import Credential
 from models.clouds import resolve
 from models.database import read, write
 from models.errors import Conflict, CredentialRejected, NotFound, TokenUnavailable
@@ -27,6 +26,7 @@ from models.mailboxes import MailboxEntry
 from models.redis_keys import RedisKeys
 from models.senders import Sender
 from workers import first_token
+from workers.credential_turns import CredentialTurns, record_now
 from workers.entra import Entra, Tokens
 from workers.oauth_errors import classify_oauth
 from workers.tls_contexts import TlsContexts
@@ -43,11 +43,11 @@ _SAYS_ALL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A mailbox with what is needed to get a token for it."""
+    """A mailbox with what is needed to get a token for it, the app's credentials in turn."""
 
     entry: MailboxEntry
     sender: Sender
-    credential: Credential
+    credential: CredentialTurns
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def account(context: Context, address: str, *, kind: str | None = None) -> Accou
     if kind is not None:
         scopes = senders.scopes(cloud=resolve(tenant.cloud), grant_kind=kind, override=tenant.scope)
         sender = replace(sender, scopes=scopes)
-    return Account(entry, sender, app.credential)
+    return Account(entry, sender, CredentialTurns(app))
 
 
 def entra(context: Context, sender: Sender) -> Entra:
@@ -139,6 +139,8 @@ def complete(
         consent = client.complete(who.sender, who.credential, flow=flow, callback=callback)
     except CredentialRejected as refused:
         raise explained(refused, who.entry) from refused
+    finally:
+        record_now(context.engine, who.credential)
     connected = _store(
         context,
         who,
@@ -165,6 +167,8 @@ def connect_app_only(context: Context, address: str, *, actor: str) -> Connected
         tokens = entra(context, who.sender).client_credentials(who.sender, who.credential)
     except CredentialRejected as refused:
         raise explained(refused, who.entry) from refused
+    finally:
+        record_now(context.engine, who.credential)
     return _store(
         context,
         who,
