@@ -73,7 +73,9 @@ def try_all(context: Context, app: OpenedApp, sender: Sender) -> list[Tried]:
 def for_itself(sender: Sender, *, cloud: str, scope: str | None) -> Sender:
     """Give the sender with the scope under which an app asks for a token of its own."""
     own = scope is not None and (sender.oidc_authority or scope.endswith("/.default"))
-    return replace(sender, scopes=tuple((scope or "").split()) if own else (resolve(cloud).app_scope,))
+    return replace(
+        sender, scopes=tuple((scope or "").split()) if own else (resolve(cloud).app_scope,)
+    )
 
 
 def record_all(conn: Connection, tried: list[Tried]) -> None:

@@ -59,6 +59,7 @@ def read_credential(
     certificate_file: str | None,
     private_key_file: str | None,
     expires: str | None,
+    *,
     pfx_file: str | None = None,
     pfx_password_file: str | None = None,
 ) -> Credential | None:

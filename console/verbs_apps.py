@@ -124,9 +124,7 @@ def retire(
     """Delete one credential; raises as ``apps.retire_credential``."""
     with write(context.engine) as conn:
         gone = apps.retire_credential(conn, name=name, number=number, force=force)
-        note(
-            conn, actor, "app-retire", name, credential=number, kind=gone.kind.value, force=force
-        )
+        note(conn, actor, "app-retire", name, credential=number, kind=gone.kind.value, force=force)
         return gone, apps.app(conn, name)
 
 

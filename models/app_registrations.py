@@ -151,13 +151,14 @@ def give_credential(
         gone = [one.standing for one in before if one.standing.has_ended(now)]
         if not gone:
             raise _full(name, [one.standing for one in before], now)
-    app_credentials.drop(conn, [one.id for one in gone])
     if same is None:
+        # Before the others go: it must not get the number of one of them.
         number = app_credentials.store(conn, vault, key, credential)
     else:
         number = same.standing.number
         if credential.expires_at is not None:
             app_credentials.date(conn, same.standing.id, credential.expires_at)
+    app_credentials.drop(conn, [one.id for one in gone])
     after = app(conn, name)
     others = [one.number for one in after.credentials if one.number != number]
     return Given(
@@ -275,9 +276,7 @@ def _is_same(one: Credential, other: Credential) -> bool:
 
 def _full(name: str, known: list[Standing], now: datetime) -> Conflict:
     standing = states(known, now)
-    told = " and ".join(
-        f"{one.number} ({one.kind}, {standing[one.number]})" for one in known
-    )
+    told = " and ".join(f"{one.number} ({one.kind}, {standing[one.number]})" for one in known)
     # What Entra refuses is the likeliest to be of no use, then what a newer one has followed.
     order = (State.REFUSED, State.STANDBY, State.UNTRIED, State.IN_USE)
     first = min(known, key=lambda one: (order.index(standing[one.number]), one.number))
@@ -288,9 +287,7 @@ def _full(name: str, known: list[Standing], now: datetime) -> Conflict:
     )
 
 
-def _check_what_is_left(
-    name: str, known: list[Standing], target: Standing, now: datetime
-) -> None:
+def _check_what_is_left(name: str, known: list[Standing], target: Standing, now: datetime) -> None:
     standing = states(known, now)
     works = {State.IN_USE, State.STANDBY}
     others = [one for one in known if one is not target]

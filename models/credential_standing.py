@@ -92,9 +92,7 @@ def states(known: Iterable[Standing], now: datetime) -> dict[int, State]:
         elif one.worked_at is None:
             found[one.number] = State.UNTRIED
         else:
-            found[one.number] = (
-                State.STANDBY if State.IN_USE in found.values() else State.IN_USE
-            )
+            found[one.number] = State.STANDBY if State.IN_USE in found.values() else State.IN_USE
     return found
 
 
@@ -116,9 +114,7 @@ def refused_beside(known: Sequence[Standing], now: datetime) -> str | None:
     if used is None or standing[used.number] is not State.IN_USE:
         return None
     newer = [
-        one
-        for one in known
-        if one.number > used.number and standing[one.number] is State.REFUSED
+        one for one in known if one.number > used.number and standing[one.number] is State.REFUSED
     ]
     if not newer:
         return None

@@ -33,6 +33,7 @@ Source:
 
 
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+_NOBODY = UUID(int=0)
 
 
 class Level(StrEnum):
@@ -92,7 +93,7 @@ class CredentialRow:
     mailbox: str | None = None
     grant_kind: str | None = None
     grant_used_at: datetime | None = None
-    credential_id: UUID = UUID(int=0)
+    credential_id: UUID | None = None
     number: int | None = 1
     added_at: datetime | None = None
     worked_at: datetime | None = None
@@ -148,7 +149,7 @@ def credential_rows(conn: Connection) -> list[CredentialRow]:
             MAILBOX.c.address.label("mailbox"),
             GRANT.c.kind.label("grant_kind"),
             func.coalesce(GRANT.c.refreshed_at, GRANT.c.granted_at).label("grant_used_at"),
-            func.coalesce(CREDENTIAL.c.id, APP.c.id).label("credential_id"),
+            CREDENTIAL.c.id.label("credential_id"),
             CREDENTIAL.c.number,
             CREDENTIAL.c.added_at,
             CREDENTIAL.c.worked_at,
@@ -176,9 +177,7 @@ def expiries(rows: Iterable[CredentialRow], now: datetime) -> list[Expiry]:
     """
     found: list[Expiry] = []
     for _, of_app in groupby(rows, key=lambda row: row.app):
-        by_credential = [
-            list(users) for _, users in groupby(of_app, key=lambda row: row.number)
-        ]
+        by_credential = [list(users) for _, users in groupby(of_app, key=lambda row: row.number)]
         found += _credentials(by_credential, now)
         found += _grants(by_credential[0], now)
     return sorted(found, key=lambda one: (one.ends_at is None, one.ends_at or now, one.name))
@@ -254,7 +253,7 @@ def _kind(one: Standing) -> Kind:
 def _standing(row: CredentialRow) -> Standing:
     kinds = credential_standing.Kind
     return Standing(
-        id=row.credential_id,
+        id=row.credential_id or _NOBODY,
         number=row.number or 0,
         kind=kinds.CERTIFICATE if row.has_certificate else kinds.SECRET,
         thumbprint=None,

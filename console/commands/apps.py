@@ -75,8 +75,8 @@ def add(
                 certificate_file,
                 private_key_file,
                 secret_expires,
-                pfx_file,
-                pfx_password_file,
+                pfx_file=pfx_file,
+                pfx_password_file=pfx_password_file,
             ),
             generate=generate_certificate,
             name=name,
@@ -119,8 +119,8 @@ def secret(
             certificate_file,
             private_key_file,
             secret_expires,
-            pfx_file,
-            pfx_password_file,
+            pfx_file=pfx_file,
+            pfx_password_file=pfx_password_file,
         )
     )
     with opened() as context:
@@ -214,9 +214,7 @@ def retire(
         int, typer.Argument(metavar="CREDENTIAL", help="Its number, see `apps credentials`.")
     ],
     *,
-    force: Annotated[
-        bool, typer.Option("--force", help="Even the last one that works.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even the last one that works.")] = False,
     who: As = None,
 ) -> None:
     """Delete a secret or certificate that is not needed any more."""
@@ -315,9 +313,7 @@ def _newest_certificate(context: Context, name: str) -> tuple[App, str]:
         held = app_credentials.all_opened(conn, context.vault, entry.id)
     found = [one.credential.certificate_pem for one in held if one.credential.certificate_pem]
     if not found:
-        raise NotFound(
-            f"app registration {name!r} has no certificate; without --show one is made"
-        )
+        raise NotFound(f"app registration {name!r} has no certificate; without --show one is made")
     return entry, found[-1]
 
 

@@ -144,8 +144,8 @@ def add(
         certificate_file,
         private_key_file,
         secret_expires,
-        pfx_file,
-        pfx_password_file,
+        pfx_file=pfx_file,
+        pfx_password_file=pfx_password_file,
     )
     credential = or_generated(given, generate=generate_certificate, name=slug)
     options = _given(
@@ -239,8 +239,8 @@ def edit(
         certificate_file,
         private_key_file,
         secret_expires,
-        pfx_file,
-        pfx_password_file,
+        pfx_file=pfx_file,
+        pfx_password_file=pfx_password_file,
     )
     if replace and credential is None:
         raise ConfigurationError("--replace goes with a new secret or certificate")

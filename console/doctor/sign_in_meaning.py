@@ -88,9 +88,7 @@ def credential(sender: Sender, given: Credential, app: str, now: datetime) -> Fi
     return _until(sender, kind, given.expires_at, app, now)
 
 
-def credentials(
-    sender: Sender, known: Sequence[Standing], app: str, now: datetime
-) -> Finding:
+def credentials(sender: Sender, known: Sequence[Standing], app: str, now: datetime) -> Finding:
     """Judge two credentials that stand side by side, by what Entra said of them last."""
     standing = states(known, now)
     told = ", ".join(_told(one, standing[one.number]) for one in known)

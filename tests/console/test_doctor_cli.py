@@ -19,7 +19,7 @@ from console.context import opened
 from console.doctor.checks import NAMES
 from models import audit, grants, lane, mailboxes
 from models.database import create_engine_from, read, write
-from models.lookups import APP
+from models.lookups import CREDENTIAL
 from models.redis_keys import RedisKeys
 from sandbox.faults import PRESETS, Answer, Fault
 from tests.console.cli_setting import ALERTS, CALLBACK, Cli, Ran
@@ -155,13 +155,14 @@ def _lost_authority(cli: Cli) -> None:
 
 
 def _wrong_secret(cli: Cli) -> None:
-    cli("tenants", "edit", "contoso", "--client-secret-file", cli.secret_file("wrong~secret"))
+    wrong = cli.secret_file("wrong~secret")
+    cli("tenants", "edit", "contoso", "--client-secret-file", wrong, "--replace")
 
 
 def _ended_secret(cli: Cli) -> None:
     with opened() as context, write(context.engine) as conn:
         ended = datetime.now(UTC) - timedelta(days=3)
-        conn.execute(update(APP).values(credential_expires_at=ended))
+        conn.execute(update(CREDENTIAL).values(expires_at=ended))
 
 
 def _graph_token(cli: Cli) -> None:

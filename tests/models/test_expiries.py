@@ -24,7 +24,7 @@ from models.expiries import (
     level_of,
 )
 from models.grants import GRANT
-from models.lookups import APP
+from models.lookups import CREDENTIAL
 from tests.models.directory_parts import CERTIFICATE, VAULT, add_contoso, connect
 
 NOW = datetime(2027, 3, 2, 8, tzinfo=UTC)
@@ -231,8 +231,9 @@ def test_rows_come_from_one_query_and_tell_no_secret(engine: Engine) -> None:
     assert (idle.has_certificate, idle.tenant, idle.mailbox) == (True, None, None)
     assert idle.credential_expires_at == CERTIFICATE.ends
     assert contoso == CredentialRow(
-        "main", False, NOW, "contoso", "alerts@contoso.example", "delegated", given_at
-    )
+        "main", False, NOW, "contoso", "alerts@contoso.example", "delegated", given_at,
+        contoso.credential_id, 1, contoso.added_at,
+    )  # fmt: skip
     assert (fabrikam.mailbox, fabrikam.grant_kind) == ("alerts@fabrikam.example", None)
     told = repr([asdict(one) for one in expiries(rows, NOW)])
     assert "hunter2" not in told
@@ -253,7 +254,7 @@ def test_the_last_refresh_counts(engine: Engine) -> None:
         refreshed_at = conn.execute(GRANT.select()).one().refreshed_at
         assert credential_rows(conn)[0].grant_used_at == refreshed_at
         conn.execute(update(GRANT).values(refreshed_at=used_at))
-        conn.execute(update(APP).values(credential_expires_at=None))
+        conn.execute(update(CREDENTIAL).values(expires_at=None))
     with read(engine) as conn:
         grant, secret = expiries(credential_rows(conn), NOW)
 
