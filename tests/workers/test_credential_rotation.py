@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,7 +31,7 @@ from workers.oauth_errors import classify_oauth
 
 @pytest.fixture
 def settings_changes() -> dict[str, Any]:
-    return IMPATIENT
+    return IMPATIENT | {"pacing": {"messages_per_window": 1000}}
 
 
 class Ground:
@@ -39,6 +40,7 @@ class Ground:
     def __init__(self, whole: Whole, client: redis.Redis, keys: RedisKeys) -> None:
         self.whole, self.client, self.keys = whole, client, keys
         self.mailbox_id = whole.mailbox_id("contoso")
+        whole.exchange().limits = replace(whole.exchange().limits, messages_per_window=None)
 
     @property
     def entra(self) -> AppRegistration:
@@ -113,33 +115,34 @@ async def test_a_secret_is_rotated_while_mails_flow(whole: Whole, ground: Ground
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.25)
 
-    async def one_more_went() -> None:
-        """A mail goes out under a token that was refreshed since."""
+    async def one_goes(after: int) -> None:
+        await whole.until(lambda: len(sent) > after and whole.count("accepted") > after)
+
+    async def one_goes_under_a_fresh_token() -> None:
         before = ground.asked
         while ground.asked == before:
             # A visit under way may go on with what it has.
             await ground.forget()
-            number = len(sent)
-            await whole.until(lambda: len(sent) > number and whole.count("accepted") > number)
+            await one_goes(after=len(sent))
         assert whole.mailbox(ground.mailbox_id).parked_at is None
 
     async with listening(whole.settings, whole.services.visits):
         flowing = asyncio.create_task(flow())
-        await one_more_went()
+        await one_goes_under_a_fresh_token()
         old = ground.entra.client_secrets[0]
         ground.give("no such secret")
-        await one_more_went()
+        await one_goes_under_a_fresh_token()
         assert ground.standing() == {1: State.IN_USE, 2: State.REFUSED}
         with write(whole.engine) as connection:
             app_registrations.retire_credential(connection, name="contoso", number=2)
         ground.give(ground.new_secret().value)
-        await one_more_went()
+        await one_goes_under_a_fresh_token()
         assert ground.standing() == {1: State.STANDBY, 2: State.IN_USE}
         ground.entra.client_secrets.remove(old)
-        await one_more_went()
+        await one_goes_under_a_fresh_token()
         with write(whole.engine) as connection:
             app_registrations.retire_credential(connection, name="contoso", number=1)
-        await one_more_went()
+        await one_goes_under_a_fresh_token()
         stop.set()
         await flowing
         await whole.until(lambda: whole.count("accepted") == len(sent))
