@@ -9,7 +9,14 @@ from pathlib import Path
 from console.credential_check import Tried
 from console.output import out, print_table
 from models.app_registrations import App, Given
-from models.credential_standing import Kind, Standing, State, in_force, refused_beside, states
+from models.credential_standing import (
+    Kind,
+    Standing,
+    dispensable,
+    in_force,
+    refused_beside,
+    states,
+)
 from models.errors import ConfigurationError
 
 _SOON_DAYS = 30
@@ -79,7 +86,6 @@ def _refusal(one: Standing) -> str | None:
 def advice(entry: App, now: datetime) -> str:
     """Say what there is to do about an app's credentials; empty where nothing is."""
     known = entry.credentials
-    standing = states(known, now)
     sentence = refused_beside(known, now)
     if sentence is not None:
         newest = max(known, key=lambda one: one.number)
@@ -95,8 +101,8 @@ def advice(entry: App, now: datetime) -> str:
             )
         return f"{sentence[0].upper()}{sentence[1:]}. {mend}"
     used = in_force(known, now)
-    spare = [one for one in known if standing[one.number] in {State.STANDBY, State.ENDED}]
-    if used is not None and standing[used.number] is State.IN_USE and spare:
+    spare = dispensable(known, now)
+    if used is not None and spare:
         return (
             f"Credential {used.number} works, so {spare[0].number} can go: `alertpost apps retire "
             f"{entry.name} {spare[0].number}`, and delete it in Entra."

@@ -87,9 +87,7 @@ def give_credential(
     return given, sorted(resumed.values())
 
 
-def generate(
-    context: Context, *, actor: str, name: str, days: int, alone: bool = False
-) -> tuple[Given, str]:
+def generate(context: Context, *, actor: str, name: str, days: int) -> tuple[Given, str]:
     """
     Make a key and a certificate; the key is sealed and never leaves.
 
@@ -103,9 +101,7 @@ def generate(
     credential = Credential.generated(name, days=days)
     # Nothing resumes: until it is uploaded Entra takes it no more than what was there.
     with write(context.engine) as conn:
-        given = apps.give_credential(
-            conn, context.vault, name=name, credential=credential, alone=alone
-        )
+        given = apps.give_credential(conn, context.vault, name=name, credential=credential)
         note(
             conn,
             actor,

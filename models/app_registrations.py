@@ -282,8 +282,8 @@ def _full(name: str, known: list[Standing], now: datetime) -> Conflict:
     first = min(known, key=lambda one: (order.index(standing[one.number]), one.number))
     return Conflict(
         f"app registration {name!r} has two credentials already, {told}; first take one away, such "
-        f"as with 'alertpost apps retire {name} {first.number}', or put the new one in the place "
-        "of both with --replace"
+        f"as with 'alertpost apps retire {name} {first.number}', or put one that is known to work "
+        f"in the place of both with 'alertpost apps secret {name} --replace'"
     )
 
 

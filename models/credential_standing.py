@@ -15,7 +15,7 @@ from enum import StrEnum
 from uuid import UUID
 
 REFUSAL_MEMORY = timedelta(seconds=60)
-"""A credential that was refused so recently is tried last: a thousand mailboxes ask once each."""
+"""What was refused so recently is tried last: it costs a request a minute, not one a mailbox."""
 
 
 class Kind(StrEnum):
@@ -105,6 +105,15 @@ def in_force(known: Sequence[Standing], now: datetime) -> Standing | None:
             if standing[one.number] is state:
                 return one
     return None
+
+
+def dispensable(known: Sequence[Standing], now: datetime) -> list[Standing]:
+    """Name those that can go: one works, and they are older than it, or have ended."""
+    standing = states(known, now)
+    used = in_force(known, now)
+    if used is None or standing[used.number] is not State.IN_USE:
+        return []
+    return [one for one in known if one.number < used.number or standing[one.number] is State.ENDED]
 
 
 def refused_beside(known: Sequence[Standing], now: datetime) -> str | None:

@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import Connection, and_, func, select
 
 from models import credential_standing
-from models.credential_standing import Standing, State, in_force, refused_beside, states
+from models.credential_standing import Standing, dispensable, in_force, refused_beside, states
 from models.grants import DELEGATED, GRANT
 from models.lookups import APP, CREDENTIAL, MAILBOX, TENANT, live_mailbox
 
@@ -200,8 +200,7 @@ def _credentials(found: Sequence[Sequence[CredentialRow]], now: datetime) -> Ite
         if one is used:
             expiry = _needed(users, one, now, refused=refused)
         else:
-            works = used is not None and standing[used.number] is State.IN_USE
-            expiry = _spare(users, one, now, state=standing[one.number], works=works)
+            expiry = _spare(users, one, now, can_go=one in dispensable(known, now))
         if len(known) > 1:
             state = standing[one.number].value
             expiry = replace(expiry, credential=one.number, state=state)
@@ -229,15 +228,13 @@ def _needed(
     return replace(expiry, note=refused or "")
 
 
-def _spare(
-    users: Sequence[CredentialRow], one: Standing, now: datetime, *, state: State, works: bool
-) -> Expiry:
+def _spare(users: Sequence[CredentialRow], one: Standing, now: datetime, *, can_go: bool) -> Expiry:
     """Tell of a credential that nothing depends on: it is not alarming, whenever it ends."""
     app = shlex.quote(users[0].app)
     step = "Nothing: mailboxes go by the other one, see there."
     command = f"alertpost apps credentials {app}"
-    if works and state in {State.STANDBY, State.ENDED}:
-        step = "The newer one works, so this one can go, here and in Entra."
+    if can_go:
+        step = "The other one works, so this one can go, here and in Entra."
         command = f"alertpost apps retire {app} {one.number}"
     expiry = _expiry(
         _kind(one), users[0].app, one.expires_at, now, [], next_step=step, command=command

@@ -142,7 +142,6 @@ def certificate(
     show_again: Annotated[
         bool, typer.Option("--show", help="Make none; print the newest that is there once more.")
     ] = False,
-    replace: Replace = False,
     who: As = None,
 ) -> None:
     """
@@ -156,9 +155,7 @@ def certificate(
         if show_again:
             entry, pem = _newest_certificate(context, name)
         else:
-            given, pem = verbs.generate(
-                context, actor=actor(who), name=name, days=days, alone=replace
-            )
+            given, pem = verbs.generate(context, actor=actor(who), name=name, days=days)
             entry = given.app
     hand_out(name, pem, out_file, client_id=entry.client_id)
     if not show_again:

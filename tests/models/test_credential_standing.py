@@ -16,6 +16,7 @@ from models.credential_standing import (
     Kind,
     Standing,
     State,
+    dispensable,
     in_force,
     in_turn,
     refused_beside,
@@ -67,6 +68,25 @@ def test_how_two_stand(
     used = in_force(known, NOW)
     assert used is not None
     assert used.number == needed
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "gone"),
+    [
+        (WORKED, WORKED, [1]),
+        ({}, WORKED, [1]),
+        (REFUSED, WORKED, [1]),
+        (WORKED, REFUSED, []),
+        (WORKED, {}, []),
+        (WORKED, ENDED, [2]),
+        ({}, {}, []),
+    ],
+)
+def test_what_can_go(old: dict[str, Any], new: dict[str, Any], gone: list[int]) -> None:
+    """What is older than the one that works, or has ended; nothing while none is known to work."""
+    known = [one(1, **old), one(2, **new)]
+
+    assert [each.number for each in dispensable(known, NOW)] == gone
 
 
 def test_none_stands_alone() -> None:

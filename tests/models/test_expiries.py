@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -147,6 +148,58 @@ def test_what_no_mailbox_needs_is_not_due() -> None:
 def test_due_within(within: int, due: bool) -> None:
     """What ends in exactly so many days is due within them."""
     assert _secret(ROW).is_due(NOW, within=within * DAY) is due
+
+
+# -- two credentials of one app -------------------------------------------------------------------
+
+
+def _two(old: dict[str, Any], new: dict[str, Any]) -> list[Expiry]:
+    """Both in one list, the app's users beside each, as they are read."""
+    users = [ROW, replace(ROW, mailbox="noc@contoso.example")]
+    return expiries(
+        [
+            replace(row, number=number, **changes)
+            for number, changes in enumerate((old, new), 1)
+            for row in users
+        ],
+        NOW,
+    )
+
+
+def test_a_credential_that_a_newer_one_has_followed_is_quiet() -> None:
+    """Nobody needs it, whenever it ends; grants are told once all the same."""
+    ends = NOW + timedelta(hours=1)
+    found = _two(
+        {"worked_at": NOW, "credential_expires_at": ends},
+        {"worked_at": NOW, "credential_expires_at": NOW + 300 * DAY},
+    )
+    old, new = (next(one for one in found if one.credential == number) for number in (1, 2))
+
+    assert [one.kind.value for one in found].count("grant") == 2
+    assert (old.level, old.mailboxes, old.state) == ("later", (), "standby")
+    assert old.command == "alertpost apps retire main 1"
+    assert not old.is_due(NOW, within=30 * DAY)
+    assert len(new.mailboxes) == 2
+
+
+@pytest.mark.parametrize("new", [{}, {"refused_rule": "secret-wrong", "refused_answer": "AADSTS7"}])
+def test_what_works_is_needed_until_the_newer_one_works(new: dict[str, Any]) -> None:
+    """A new one that was not tried, or is refused, makes the end of the old one no less alarming."""
+    found = _two({"worked_at": NOW}, new | {"credential_expires_at": NOW + 300 * DAY})
+    old, other = (next(one for one in found if one.credential == number) for number in (1, 2))
+
+    assert (old.level, len(old.mailboxes)) == ("14d", 2)
+    assert old.is_due(NOW, within=30 * DAY)
+    assert ("AADSTS7" in old.note) is bool(new)
+    assert ("apps credentials main --check" in old.command) is bool(new)
+    assert (other.level, other.mailboxes) == ("later", ())
+
+
+def test_an_app_without_a_credential_has_nothing_that_ends() -> None:
+    """Somebody took it away by force; its mailboxes are parked, which says so."""
+    none = replace(ROW, number=None, credential_expires_at=None)
+
+    assert [one.kind.value for one in expiries([none], NOW)] == ["grant"]
 
 
 # -- grants ---------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from models.expiries import credential_rows, expiries
 from models.lookups import CREDENTIAL
 from models.redis_keys import RedisKeys
 from sandbox.apps import AppCertificate, AppRegistration, ClientSecret
+from sandbox.entra_faults import EntraFault, EntraFaultKind
 from sandbox.person import Person
 from tests.fixtures.whole import CALLBACK, Whole
 from tests.workers.visit_parts import IMPATIENT, drain, listening, send, visit
@@ -320,6 +321,23 @@ def consented(whole: Whole, entra: Any, sender: Any, proof: Any) -> Any:
     person = Person(address=sender.address, ca_file=whole.sandbox.ca_file)
     callback = person.go_through(flow["auth_uri"])
     return entra.complete(sender, proof, flow=flow, callback=callback)
+
+
+@pytest.mark.parametrize(
+    "settings_changes", [{"lease": {"lock_seconds": 2.0, "request_timeout_seconds": 1.5}}]
+)
+async def test_a_slow_refusal_leaves_no_time_for_the_other_one(
+    whole: Whole, ground: Ground
+) -> None:
+    """After the lock's time nothing is presented; the next try begins with what was not refused."""
+    ground.give("no such secret")
+    whole.sandbox.world.entra_faults.add(
+        EntraFault(EntraFaultKind.SLOW, grant_type="refresh_token", seconds=0.8, remaining=1)
+    )
+
+    assert await ground.refresh() == 2
+    assert ground.standing() == {1: State.IN_USE, 2: State.REFUSED}
+    assert whole.sandbox.world.ledger.refreshed_by_user["alerts@contoso.example"] == 1
 
 
 @pytest.mark.parametrize(
