@@ -191,15 +191,14 @@ def retire_credential(conn: Connection, *, name: str, number: int, force: bool =
         NotFound: No app registration has this name, or it has no such credential.
         Conflict: Nothing that is known to work would be left, and force was not given.
     """
-    key = _grown(conn, name)
-    now = database.now(conn)
-    known = app_credentials.standings(conn, key).get(key, [])
-    target = next((one for one in known if one.number == number), None)
+    _grown(conn, name)
+    entry = app(conn, name)
+    target = next((one for one in entry.credentials if one.number == number), None)
     if target is None:
-        have = ", ".join(str(one.number) for one in known) or "none"
+        have = ", ".join(str(one.number) for one in entry.credentials) or "none"
         raise NotFound(f"app registration {name!r} has no credential {number}; it has {have}")
     if not force:
-        _check_what_is_left(name, known, target, now)
+        _check_what_is_left(entry, target, database.now(conn))
     app_credentials.drop(conn, [target.id])
     return target
 
@@ -287,22 +286,25 @@ def _full(name: str, known: list[Standing], now: datetime) -> Conflict:
     )
 
 
-def _check_what_is_left(name: str, known: list[Standing], target: Standing, now: datetime) -> None:
+def _check_what_is_left(entry: App, target: Standing, now: datetime) -> None:
+    known, name = entry.credentials, entry.name
     standing = states(known, now)
-    works = {State.IN_USE, State.STANDBY}
-    others = [one for one in known if one is not target]
+    others = [one for one in known if one != target]
     if not others:
         raise Conflict(
             f"credential {target.number} is the only one of app registration {name!r}: first give "
             f"another with 'alertpost apps secret {name}'; --force removes it all the same, and "
             "every tenant of the app stops"
         )
-    if standing[target.number] not in works or any(standing[one.number] in works for one in others):
+    of_no_use = standing[target.number] in {State.REFUSED, State.ENDED}
+    left = {standing[one.number] for one in others} & {State.IN_USE, State.STANDBY}
+    # Of an app that nobody uses nothing is known, and nothing can be stopped.
+    if of_no_use or left or not entry.tenants:
         return
     raise Conflict(
-        f"credential {target.number} is the last one of app registration {name!r} that works: "
-        f"{others[0].number} is {standing[others[0].number]}; see 'alertpost apps credentials "
-        f"{name} --check', or remove it all the same with --force"
+        f"no other credential of app registration {name!r} is known to work: {others[0].number} is "
+        f"{standing[others[0].number]}; 'alertpost apps credentials {name} --check' asks Entra, "
+        "and --force removes it all the same"
     )
 
 

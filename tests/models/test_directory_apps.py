@@ -211,18 +211,19 @@ def test_the_same_secret_again_tells_its_end(engine):
         ({"worked_at": LONG_AGO}, {"refused_rule": "secret-wrong"}, 1, True),
         ({"worked_at": LONG_AGO}, {"refused_rule": "secret-wrong"}, 2, False),
         ({"worked_at": LONG_AGO, "expires_at": LONG_AGO}, {}, 1, False),
-        ({}, {}, 1, False),
+        ({}, {}, 1, True),
+        ({"refused_rule": "secret-wrong"}, {}, 1, False),
     ],
 )
 def test_the_last_one_that_works_is_not_retired(engine, old, new, number, refused):
-    """Without --force something that is known to work is left, where anything is."""
+    """Without --force something that is known to work is left, unless it never did."""
     with write(engine) as conn:
-        add(conn)
+        add_contoso(conn)
         give(conn, "hunter3")
         set_standing(conn, 1, **old)
         set_standing(conn, 2, **new)
         if refused:
-            with pytest.raises(Conflict, match=r"last one .* that works.*--force"):
+            with pytest.raises(Conflict, match=r"no other .* is known to work.*--check.*--force"):
                 directory.retire_credential(conn, name="main", number=number)
         gone = directory.retire_credential(conn, name="main", number=number, force=refused)
 
