@@ -34,7 +34,8 @@ It asks nobody who they are, so the sandbox must not listen where strangers are.
     POST   /apps/{client_id}/secrets/expire   value or secret_id; without, all of them
     DELETE /apps/{client_id}/secrets/{id}     delete one
     POST   /apps/{client_id}/certificates     upload one: pem
-    DELETE /apps/{client_id}/certificates/{t} delete the one with this thumbprint
+    DELETE /apps/{client_id}/certificates/{thumbprint}
+                                              delete one
     PATCH  /limits                            limits of all mailboxes; see limits.Limits
     GET    /faults                            those in force
     POST   /faults/entra                      see entra_faults.EntraFault

@@ -400,10 +400,9 @@ class TokenLeases:
                 raise
             version = await self._save(grant, tokens)
             if version is not None:
-                left_seconds = tokens.expires_in_seconds - (time.monotonic() - asked)
-                lease = await self._share(sender, grant, version, tokens, left_seconds)
                 await record(self._recorder, turns)
-                return lease
+                left_seconds = tokens.expires_in_seconds - (time.monotonic() - asked)
+                return await self._share(sender, grant, version, tokens, left_seconds)
         raise TokenUnavailable("the grant kept changing under the refresh", retry_after_seconds=2)
 
     async def _load(self, sender: Sender) -> tuple[grants.StoredGrant | None, CredentialTurns]:

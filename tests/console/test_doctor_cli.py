@@ -383,7 +383,7 @@ def test_nothing_secret_is_said(
                if "secret" in entry]  # fmt: skip
     assert shared is not None
     assert len(secrets) >= 3
-    for secret in (*secrets, shared.token, who.credential.client_secret):
+    for secret in (*secrets, shared.token, who.credential.first.client_secret):
         assert secret
         assert secret not in ran.out + ran.err
 
