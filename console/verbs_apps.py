@@ -138,7 +138,7 @@ def check(context: Context, *, actor: str, name: str) -> Checked:
     Raises:
         NotFound: No app registration has this name.
         Conflict: No tenant with a mailbox uses it, so there is no directory to ask in.
-        VaultError: No key opens a credential.
+        VaultError: No key opens any of its credentials.
     """
     with read(context.engine) as conn:
         entry = apps.app(conn, name)

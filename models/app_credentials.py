@@ -8,7 +8,7 @@ log ever sees it in clear.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from models import database
 from models.clock import utc_now
 from models.credential import Credential, thumbprint
 from models.credential_standing import Kind, Standing, in_turn
+from models.errors import VaultError
 from models.ids import uuid7
 from models.lookups import CREDENTIAL
 from models.vault import Vault, app_key_context, app_secret_context
@@ -75,7 +76,7 @@ def opened(conn: Connection, vault: Vault, app_id: UUID) -> tuple[Opened, ...]:
     Return the credentials of an app registration in clear, in the order in which they are tried.
 
     Raises:
-        VaultError: No key opens one of them.
+        VaultError: No key opens any of them.
     """
     known = {one.standing.id: one for one in all_opened(conn, vault, app_id)}
     order = in_turn([one.standing for one in known.values()], database.now(conn))
@@ -83,13 +84,39 @@ def opened(conn: Connection, vault: Vault, app_id: UUID) -> tuple[Opened, ...]:
 
 
 def all_opened(conn: Connection, vault: Vault, app_id: UUID) -> tuple[Opened, ...]:
-    """Return the same, those included that have ended and are not tried; the oldest first."""
+    """
+    Return the same, those included that have ended and are not tried; the oldest first.
+
+    One that no key opens is left out beside one that opens: nothing has to stop for it.
+    """
     rows = conn.execute(
         select(CREDENTIAL, _IS_CERTIFICATE)
         .where(CREDENTIAL.c.app_registration_id == app_id)
         .order_by(CREDENTIAL.c.number)
     )
-    return tuple(Opened(_standing(row), _clear(vault, row)) for row in rows)
+    found: list[Opened] = []
+    sealed: VaultError | None = None
+    for row in rows:
+        try:
+            found.append(Opened(_standing(row), _clear(vault, row)))
+        except VaultError as error:
+            sealed = error
+    if sealed is not None and not found:
+        raise sealed
+    return tuple(found)
+
+
+def find(conn: Connection, vault: Vault, app_id: UUID, credential: Credential) -> UUID | None:
+    """Tell which stored credential is this very one, whatever end date either has."""
+    try:
+        known = all_opened(conn, vault, app_id)
+    except VaultError:
+        return None
+    wanted = replace(credential, expires_at=None)
+    return next(
+        (one.standing.id for one in known if replace(one.credential, expires_at=None) == wanted),
+        None,
+    )
 
 
 def store(conn: Connection, vault: Vault, app_id: UUID, credential: Credential) -> int:

@@ -7,7 +7,7 @@ At most two of these stand side by side, so that one can be rotated without a st
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -144,20 +144,21 @@ def give_credential(
     """
     key = _grown(conn, name)
     now = database.now(conn)
-    before = app_credentials.all_opened(conn, vault, key)
-    same = next((one for one in before if _is_same(one.credential, credential)), None)
-    gone = [one.standing for one in before if alone and one is not same]
+    before = app_credentials.standings(conn, key).get(key, [])
+    same_id = app_credentials.find(conn, vault, key, credential)
+    same = next((one for one in before if one.id == same_id), None)
+    gone = [one for one in before if alone and one is not same]
     if same is None and not alone and len(before) >= MOST:
-        gone = [one.standing for one in before if one.standing.has_ended(now)]
+        gone = [one for one in before if one.has_ended(now)]
         if not gone:
-            raise _full(name, [one.standing for one in before], now)
+            raise _full(name, before, now)
     if same is None:
         # Before the others go: it must not get the number of one of them.
         number = app_credentials.store(conn, vault, key, credential)
     else:
-        number = same.standing.number
+        number = same.number
         if credential.expires_at is not None:
-            app_credentials.date(conn, same.standing.id, credential.expires_at)
+            app_credentials.date(conn, same.id, credential.expires_at)
     app_credentials.drop(conn, [one.id for one in gone])
     after = app(conn, name)
     others = [one.number for one in after.credentials if one.number != number]
@@ -247,7 +248,7 @@ def open_app(conn: Connection, vault: Vault, app_id: UUID) -> OpenedApp:
 
     Raises:
         NotFound: It was removed.
-        VaultError: No key opens a credential.
+        VaultError: No key opens any of its credentials.
     """
     row = conn.execute(select(APP).where(APP.c.id == app_id)).one_or_none()
     if row is None:
@@ -266,11 +267,6 @@ def _grown(conn: Connection, name: str) -> UUID:
     key = app_id(conn, name)
     conn.execute(update(APP).where(APP.c.id == key).values(version=APP.c.version + 1))
     return key
-
-
-def _is_same(one: Credential, other: Credential) -> bool:
-    undated = replace(one, expires_at=None)
-    return undated == replace(other, expires_at=None) and undated != Credential()
 
 
 def _full(name: str, known: list[Standing], now: datetime) -> Conflict:

@@ -89,27 +89,29 @@ def credential(sender: Sender, given: Credential, app: str, now: datetime) -> Fi
 
 
 def credentials(sender: Sender, known: Sequence[Standing], app: str, now: datetime) -> Finding:
-    """Judge two credentials that stand side by side, by what Entra said of them last."""
+    """Judge credentials by what Entra said of them last: two side by side, or one it refused."""
     standing = states(known, now)
     told = ", ".join(_told(one, standing[one.number]) for one in known)
     used = in_force(known, now)
     assert used is not None
     if standing[used.number] in {State.REFUSED, State.ENDED}:
+        mend = (
+            f"make a new secret in the Entra portal, then `alertpost apps secret {app} "
+            "--client-secret-file FILE --secret-expires DATE --replace`"
+        )
+        if used.kind is Kind.CERTIFICATE and standing[used.number] is State.REFUSED:
+            mend = _upload(app)
         return failed(
             f"{app} ({sender.client_id}): {told}",
-            "Entra takes neither of them; mails go on at most until the present token ends.",
-            f"make a new secret in the Entra portal, then `alertpost apps secret {app} "
-            "--client-secret-file FILE --secret-expires DATE --replace`",
+            "Entra takes none; mails go on at most until the present token ends.",
+            mend,
         )
     refused = refused_beside(known, now)
     if refused is not None:
         newest = max(known, key=lambda one: one.number)
         mend = f"`alertpost apps retire {app} {newest.number}`, then {_renewal(app, Kind.SECRET)}"
         if newest.kind is Kind.CERTIFICATE:
-            mend = (
-                f"`alertpost apps certificate {app} --show` prints what is to be uploaded in the "
-                f"Entra portal; then `alertpost apps credentials {app} --check`"
-            )
+            mend = _upload(app)
         return warning(refused, "Mails go out by the old one, as long as that is good.", mend)
     found = _until(sender, used.kind, used.expires_at, app, now)
     return replace(found, seen=f"{found.seen}; {told}")
@@ -118,6 +120,13 @@ def credentials(sender: Sender, known: Sequence[Standing], app: str, now: dateti
 def _told(one: Standing, state: State) -> str:
     said = f" ({one.refused_code})" if state is State.REFUSED else ""
     return f"{one.kind} {one.number} {state}{said}"
+
+
+def _upload(app: str) -> str:
+    return (
+        f"`alertpost apps certificate {app} --show` prints what is to be uploaded in the Entra "
+        f"portal; then `alertpost apps credentials {app} --check`"
+    )
 
 
 def _renewal(app: str, kind: Kind) -> str:

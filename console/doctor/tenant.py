@@ -92,7 +92,7 @@ async def _sign_in(
 async def _credential(
     context: Context, party: Party, sender: Sender, places: Places, *, asked: bool
 ) -> Finding:
-    """Judge what proves who we are; of two Entra is asked about each, where it can be."""
+    """Judge what proves who we are; Entra is asked about two, and about one not known to work."""
     app, name = party.app, party.tenant.app
     if app is None:
         return failed(
@@ -103,12 +103,14 @@ async def _credential(
         )
     with read(context.engine) as conn:
         known = app_credentials.standings(conn, app.id).get(app.id, [])
-    if len(known) <= 1:
-        return sign_in_meaning.credential(sender, app.credential, name, datetime.now(UTC))
-    if asked:
+    doubtful = len(known) > 1 or any(one.worked_at is None or one.refused_rule for one in known)
+    if asked and doubtful:
         async with places.at_once:
             known = await asyncio.to_thread(_ask, context, party, app, sender)
-    return sign_in_meaning.credentials(sender, known, name, datetime.now(UTC))
+    now = datetime.now(UTC)
+    if len(known) > 1 or any(one.refused_rule for one in known):
+        return sign_in_meaning.credentials(sender, known, name, now)
+    return sign_in_meaning.credential(sender, app.credential, name, now)
 
 
 def _ask(context: Context, party: Party, app: OpenedApp, sender: Sender) -> list[Standing]:

@@ -261,3 +261,18 @@ def test_a_refusal_is_news_once_and_void_once_it_works(engine):
     assert (refused.refused_rule, refused.refused_code) == ("secret-wrong", "AADSTS7000215")
     assert (works.refused_rule, works.refused_at) == (None, None)
     assert works.worked_at is not None
+
+
+def test_one_that_no_key_opens_stops_nothing(engine):
+    """After a lost key a new secret is enough, beside what cannot be opened or in its place."""
+    with write(engine) as conn:
+        app = add(conn)
+        set_standing(conn, 1, client_secret_encrypted=b"\x01" + bytes(80))
+        with pytest.raises(VaultError):
+            directory.open_app(conn, VAULT, app.id)
+        give(conn, "hunter3")
+        opened = directory.open_app(conn, VAULT, app.id)
+        given = give(conn, "hunter4", alone=True)
+
+    assert [one.credential.client_secret for one in opened.credentials] == ["hunter3"]
+    assert given.dropped == (1, 2)
