@@ -15,6 +15,7 @@ from models.database import read, write
 from models.errors import CredentialRejected, TokenUnavailable
 from models.redis_keys import RedisKeys
 from models.vault import grant_context
+from workers.credential_turns import record_now
 from workers.entra import Tokens
 from workers.lease import TokenLeases
 from workers.recorder import Recorder
@@ -92,6 +93,12 @@ class AccessTokens:
         return Access(tokens.access_token, True, tokens.expires_in_seconds)
 
     def _refresh(self) -> Tokens:
+        try:
+            return self._refreshed()
+        finally:
+            record_now(self._context.engine, self._who.credential)
+
+    def _refreshed(self) -> Tokens:
         context, who = self._context, self._who
         for _ in range(_RACES):
             with read(context.engine) as conn:

@@ -113,15 +113,16 @@ def _expiries(seen: Overview) -> Iterator[Concern]:
 
 
 def expiry_text(one: Expiry) -> str:
-    """Say what ends when, in a few words."""
-    return f"the {one.kind} of {one.name} {when_it_ends(one)}"
+    """Say what ends when, in a few words; of two credentials which one."""
+    which = f" {one.credential}" if one.credential is not None else ""
+    return f"the {one.kind}{which} of {one.name} {when_it_ends(one)}"
 
 
 def when_it_ends(one: Expiry) -> str:
     """Say when it ends, or ended."""
     if one.ends_at is None or one.days is None:
         return "has an end that nobody told"
-    if one.level is Level.ENDED:
+    if one.level is Level.ENDED or one.days < 0:
         return f"ended on {one.ends_at:%Y-%m-%d}"
     left = "in less than a day" if one.days < 1 else f"in {counted(one.days, 'day', 'days')}"
     return f"ends {left}, on {one.ends_at:%Y-%m-%d}"

@@ -20,13 +20,15 @@ def print_expiries(shown: Sequence[Expiry]) -> None:
         head = f"{one.level:>7}  {expiry_text(one).removeprefix('the ')}"
         out.print(Text(cell(head), _STYLES.get(one.level, "bold")))
         out.print(Text(f"         Needed by: {cell(_needed_by(one))}"))
+        if one.note:
+            out.print(Text(f"         Note:      {cell(one.note)}"))
         out.print(Text(f"         Next:      {cell(one.next_step)}"))
         out.print(Text(f"         Command:   {cell(one.command)}"))
 
 
 def _needed_by(one: Expiry) -> str:
     if not one.mailboxes:
-        return "no mailbox"
+        return f"no mailbox ({one.state})" if one.state else "no mailbox"
     tenants = counted(len(one.tenants), "tenant", "tenants")
     boxes = counted(len(one.mailboxes), "mailbox", "mailboxes")
     return f"{boxes} of {tenants}: {some_of(one.mailboxes)}"

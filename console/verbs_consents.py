@@ -32,6 +32,7 @@ from models.errors import (
 from models.mailboxes import MailboxEntry
 from models.senders import Sender
 from models.sign_ins import SignIn, Unusable
+from workers.credential_turns import record_now
 from workers.verdict import Remedy
 
 ACTOR = "web:consent-link"
@@ -212,7 +213,12 @@ def _redeemed(
     try:
         who = verbs.account(context, found.entry.address, kind=grants.DELEGATED)
         client = verbs.entra(context, who.sender)
-        consent = client.complete(who.sender, who.credential, flow=taken.flow, callback=callback)
+        try:
+            consent = client.complete(
+                who.sender, who.credential, flow=taken.flow, callback=callback
+            )
+        finally:
+            record_now(context.engine, who.credential)
         return verbs.keep(context, who, consent, actor=ACTOR)
     except CredentialRejected as refused:
         return _refused(context, found, refused)

@@ -26,7 +26,6 @@ from models import (
     senders,
     tenants,
 )
-from models.app_registrations import Credential
 from models.clouds import resolve
 from models.database import read, write
 from models.errors import Conflict, CredentialRejected, NotFound, TokenUnavailable
@@ -37,17 +36,18 @@ from models.redis_keys import RedisKeys
 from models.senders import Sender
 from models.tenants import TenantEntry
 from workers import first_token
+from workers.credential_turns import CredentialTurns, record_now
 from workers.entra import Consent, Entra, Tokens
 from workers.tls_contexts import TlsContexts
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A mailbox with what is needed to get a token for it."""
+    """A mailbox with what is needed to get a token for it, the app's credentials in turn."""
 
     entry: MailboxEntry
     sender: Sender
-    credential: Credential
+    credential: CredentialTurns
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def account(context: Context, address: str, *, kind: str | None = None) -> Accou
         app = app_registrations.open_app(conn, context.vault, sender.app_id)
     if kind is not None:
         sender = for_kind(sender, tenant, kind)
-    return Account(entry, sender, app.credential)
+    return Account(entry, sender, CredentialTurns(app))
 
 
 def for_kind(sender: Sender, tenant: TenantEntry, kind: str) -> Sender:
@@ -144,6 +144,8 @@ def complete(
         consent = client.complete(who.sender, who.credential, flow=flow, callback=callback)
     except CredentialRejected as refused:
         raise explained(refused, who.entry) from refused
+    finally:
+        record_now(context.engine, who.credential)
     return keep(context, who, consent, actor=actor)
 
 
@@ -181,6 +183,8 @@ def connect_app_only(context: Context, address: str, *, actor: str) -> Connected
         tokens = entra(context, who.sender).client_credentials(who.sender, who.credential)
     except CredentialRejected as refused:
         raise explained(refused, who.entry) from refused
+    finally:
+        record_now(context.engine, who.credential)
     return store_grant(
         context,
         who.entry.address,

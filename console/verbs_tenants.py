@@ -14,7 +14,7 @@ from console.context import Context
 from console.waking import wake
 from models import app_registrations as apps
 from models import audit, lane, mailboxes, tenants
-from models.app_registrations import App, Credential
+from models.app_registrations import App, Credential, Given
 from models.database import write
 from models.errors import ConfigurationError
 from models.mailboxes import Removal
@@ -38,11 +38,13 @@ class Changed:
 
     Attributes:
         resumed: Addresses of mailboxes that waited for it and go on.
+        given: The credential that the app registration got; None where none was given.
     """
 
     tenant: TenantEntry
     app: App
     resumed: list[str]
+    given: Given | None = None
 
 
 def notification_lists(entries: Sequence[str]) -> dict[str, list[str]]:
@@ -82,8 +84,9 @@ def add(
     """
     if app is None and not (client_id and credential):
         raise ConfigurationError(
-            "give --client-id with --client-secret-file (or --certificate-file and "
-            "--private-key-file), or --app NAME to use an app registration that is there"
+            "give --client-id with --client-secret-file (or a certificate: --pfx-file, "
+            "--certificate-file and --private-key-file, --generate-certificate), or --app NAME to "
+            "use an app registration that is there"
         )
     if app is not None and (client_id or credential):
         raise ConfigurationError(
@@ -102,7 +105,7 @@ def add(
 
 def note_added(conn: Connection, actor: str, entry: TenantEntry) -> None:
     """Write down that a tenant was added."""
-    _note(conn, actor, "tenant-add", entry.slug, app=entry.app, cloud=entry.cloud)
+    note(conn, actor, "tenant-add", entry.slug, app=entry.app, cloud=entry.cloud)
 
 
 def edit(
@@ -112,30 +115,48 @@ def edit(
     slug: str,
     changes: TenantChanges,
     credential: Credential | None,
+    alone: bool = False,
     force: bool,
 ) -> Changed:
     """
-    Change a tenant and, where a credential is given, that of its app registration.
+    Change a tenant and, where a credential is given, give that to its app registration.
 
     Mailboxes that were parked for what is changed here go on.
+
+    Args:
+        context: Open resources.
+        actor: Who does it.
+        slug: The tenant's short name.
+        changes: New values of the tenant.
+        credential: Another credential of its app registration.
+        alone: It replaces those that are there at once, instead of standing beside one.
+        force: As ``tenants.edit_tenant``.
 
     Raises:
         ConfigurationError: Nothing to change, or a new value is malformed.
         NotFound: There is no such tenant or app registration.
-        Conflict: The change makes consents worthless and force was not given.
+        Conflict: The change makes consents worthless and force was not given, or the app
+            registration has two credentials already.
     """
     if not changes and credential is None:
         raise ConfigurationError("nothing to change: give at least one option, see --help")
     with write(context.engine) as conn:
         entry = tenants.edit_tenant(conn, slug, force=force, **changes)
         resumed: dict[UUID, str] = {}
+        given = None
         if credential is not None:
-            apps.renew_credential(conn, context.vault, name=entry.app, credential=credential)
-            resumed |= _resume(conn, app=entry.app, reasons=park_causes.cured_by_credential())
+            given = apps.give_credential(
+                conn, context.vault, name=entry.app, credential=credential, alone=alone
+            )
+            resumed |= resume_waiting(
+                conn, app=entry.app, reasons=park_causes.cured_by_credential()
+            )
         resumed |= note_changes(
             conn, actor, slug, changes, resumed=resumed, credential=credential is not None
         )
-        changed = Changed(tenants.tenant(conn, slug), apps.app(conn, entry.app), _sorted(resumed))
+        changed = Changed(
+            tenants.tenant(conn, slug), apps.app(conn, entry.app), _sorted(resumed), given
+        )
     wake(context, resumed)
     return changed
 
@@ -157,8 +178,8 @@ def note_changes(
     """
     cured: dict[UUID, str] = {}
     if _CONNECTION & changes.keys():
-        cured = _resume(conn, tenant=slug, reasons=park_causes.cured_by_settings())
-    _note(
+        cured = resume_waiting(conn, tenant=slug, reasons=park_causes.cured_by_settings())
+    note(
         conn,
         actor,
         "tenant-edit",
@@ -183,50 +204,11 @@ def remove(context: Context, *, actor: str, slug: str, force: bool) -> Removal:
         removal = tenants.remove_tenant(conn, slug, force=force)
         if entry.app == slug and removal.deleted and not apps.app(conn, slug).tenants:
             apps.remove_app(conn, slug)
-        _note(conn, actor, "tenant-remove", slug, cancelled=removal.cancelled, kept=removal.kept)
+        note(conn, actor, "tenant-remove", slug, cancelled=removal.cancelled, kept=removal.kept)
     return removal
 
 
-def add_app(
-    context: Context, *, actor: str, name: str, client_id: str, credential: Credential
-) -> App:
-    """Add an app registration that several tenants can share; raises as ``apps.add_app``."""
-    with write(context.engine) as conn:
-        entry = apps.add_app(
-            conn, context.vault, name=name, client_id=client_id, credential=credential
-        )
-        _note(conn, actor, "app-add", name, client_id=entry.client_id)
-    return entry
-
-
-def renew_credential(
-    context: Context, *, actor: str, name: str, credential: Credential
-) -> tuple[App, list[str]]:
-    """
-    Give an app registration another secret or certificate.
-
-    Returns:
-        The app, and the addresses of mailboxes that waited for this and go on.
-
-    Raises:
-        NotFound: No app registration has this name.
-    """
-    with write(context.engine) as conn:
-        entry = apps.renew_credential(conn, context.vault, name=name, credential=credential)
-        resumed = _resume(conn, app=name, reasons=park_causes.cured_by_credential())
-        _note(conn, actor, "app-secret", name, resumed=_sorted(resumed))
-    wake(context, resumed)
-    return entry, _sorted(resumed)
-
-
-def remove_app(context: Context, *, actor: str, name: str) -> None:
-    """Delete an app registration; raises as ``apps.remove_app``."""
-    with write(context.engine) as conn:
-        apps.remove_app(conn, name)
-        _note(conn, actor, "app-remove", name)
-
-
-def _resume(
+def resume_waiting(
     conn: Connection, *, reasons: frozenset[str], app: str | None = None, tenant: str | None = None
 ) -> dict[UUID, str]:
     """Let mailboxes of an app or a tenant go on that were parked for one of these reasons."""
@@ -247,7 +229,8 @@ def _sorted(resumed: dict[UUID, str]) -> list[str]:
     return sorted(resumed.values())
 
 
-def _note(conn: Connection, actor: str, action: str, subject: str, /, **detail: object) -> None:
+def note(conn: Connection, actor: str, action: str, subject: str, /, **detail: object) -> None:
+    """Write to the audit trail who did what with a tenant or an app registration."""
     audit.write(
         conn,
         audit.Entry(

@@ -11,13 +11,16 @@ from __future__ import annotations
 from models.app_registrations import (
     App,
     Credential,
+    Given,
     OpenedApp,
     add_app,
     app,
+    give_credential,
     list_apps,
     open_app,
     remove_app,
     renew_credential,
+    retire_credential,
 )
 from models.grants import (
     APP_ONLY,
@@ -55,11 +58,12 @@ from models.tenants import (
 )
 
 __all__ = [
-    "APP_ONLY", "DELEGATED", "App", "Credential", "MailboxChanges", "MailboxEntry", "OpenedApp",
-    "Removal", "Route", "Routes", "Sender", "StoredGrant", "TenantChanges", "TenantEntry",
-    "TenantOptions", "add_app", "add_mailbox", "add_tenant", "app", "connect_mailbox",
-    "edit_mailbox", "edit_tenant", "find_route", "list_apps", "list_mailboxes", "list_tenants",
-    "load_grant", "mailbox", "open_app", "open_cache", "remove_app", "remove_mailbox",
-    "remove_tenant", "renew_credential", "route", "routes", "sender", "senders", "set_default",
-    "store_grant", "tenant", "update_grant", "withdraw",
+    "APP_ONLY", "DELEGATED", "App", "Credential", "Given", "MailboxChanges", "MailboxEntry",
+    "OpenedApp", "Removal", "Route", "Routes", "Sender", "StoredGrant", "TenantChanges",
+    "TenantEntry", "TenantOptions", "add_app", "add_mailbox", "add_tenant", "app",
+    "connect_mailbox", "edit_mailbox", "edit_tenant", "find_route", "give_credential", "list_apps",
+    "list_mailboxes", "list_tenants", "load_grant", "mailbox", "open_app", "open_cache",
+    "remove_app", "remove_mailbox", "remove_tenant", "renew_credential", "retire_credential",
+    "route", "routes", "sender", "senders", "set_default", "store_grant", "tenant", "update_grant",
+    "withdraw",
 ]  # fmt: skip

@@ -2,23 +2,27 @@
 The expiry radar: when each secret, certificate and grant ends, and what waits for it then.
 
 A client secret or certificate takes all mailboxes of its tenants along, a grant its own mailbox.
-Both end without a word from Microsoft; the first one to notice would be an alert that waits.
+Both end without a word from Microsoft; the first one to notice would be an alert that waits. Where
+an app has two credentials, mailboxes need the one that works: the other's end holds nothing up.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import groupby
+from uuid import UUID
 
 from sqlalchemy import Connection, and_, exists, func, or_, select
 
+from models import credential_standing
 from models.clock import utc_after
+from models.credential_standing import Standing, dispensable, in_force, refused_beside, states
 from models.grants import DELEGATED, GRANT
-from models.lookups import APP, MAILBOX, TENANT, live_mailbox
+from models.lookups import APP, CREDENTIAL, MAILBOX, TENANT, live_mailbox
 
 GRANT_IDLE = timedelta(days=90)
 """
@@ -29,6 +33,8 @@ Source:
 """
 
 
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+_NOBODY = UUID(int=0)
 _OLD_GRANT = (
     "Workers refresh a grant that no alert uses about once a week, for another 90 days "
     "(ALERTPOST_LEASE__KEEP_WARM_DAYS). One that gets old means that no worker runs, that this is "
@@ -73,7 +79,13 @@ class CredentialRow:
     """
     A mailbox with what it sends by; an app that no mailbox needs has one row without one.
 
+    Where an app has two credentials, each of them has such rows.
+
     Attributes:
+        has_certificate: The credential of this row is one, else a secret.
+        number: Of the credential; None where the app has none.
+        worked_at: When the credential was taken last; ``refused_rule`` and what follows: as
+            what Entra refused it since.
         tenant: Slug, None where no tenant trusts the app.
         mailbox: Address, None where the tenant has none.
         grant_kind: None where the mailbox is not connected.
@@ -87,6 +99,13 @@ class CredentialRow:
     mailbox: str | None = None
     grant_kind: str | None = None
     grant_used_at: datetime | None = None
+    credential_id: UUID | None = None
+    number: int | None = 1
+    added_at: datetime | None = None
+    worked_at: datetime | None = None
+    refused_at: datetime | None = None
+    refused_rule: str | None = None
+    refused_answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +121,9 @@ class Expiry:
         mailboxes: Addresses that cannot send without it.
         next_step: What to do, in one sentence.
         command: How, ready to be typed; words in capitals are to be filled in.
+        credential: Where an app has two credentials: the number of this one; else None.
+        state: How that one stands beside the other one; else empty.
+        note: What else there is to say, such as that Entra refuses the newer one; mostly empty.
     """
 
     kind: Kind
@@ -113,6 +135,9 @@ class Expiry:
     mailboxes: tuple[str, ...]
     next_step: str
     command: str
+    credential: int | None = None
+    state: str = ""
+    note: str = ""
 
     def is_due(self, now: datetime, *, within: timedelta) -> bool:
         """Whether mailboxes need it and it has ended, or will within this time."""
@@ -124,18 +149,26 @@ def credential_rows(conn: Connection) -> list[CredentialRow]:
     rows = conn.execute(
         select(
             APP.c.name.label("app"),
-            APP.c.private_key_encrypted.is_not(None).label("has_certificate"),
-            APP.c.credential_expires_at,
+            CREDENTIAL.c.private_key_encrypted.is_not(None).label("has_certificate"),
+            CREDENTIAL.c.expires_at.label("credential_expires_at"),
             TENANT.c.slug.label("tenant"),
             MAILBOX.c.address.label("mailbox"),
             GRANT.c.kind.label("grant_kind"),
             func.coalesce(GRANT.c.refreshed_at, GRANT.c.granted_at).label("grant_used_at"),
+            CREDENTIAL.c.id.label("credential_id"),
+            CREDENTIAL.c.number,
+            CREDENTIAL.c.added_at,
+            CREDENTIAL.c.worked_at,
+            CREDENTIAL.c.refused_at,
+            CREDENTIAL.c.refused_rule,
+            CREDENTIAL.c.refused_answer,
         )
         .select_from(APP)
+        .outerjoin(CREDENTIAL, CREDENTIAL.c.app_registration_id == APP.c.id)
         .outerjoin(TENANT, TENANT.c.app_registration_id == APP.c.id)
         .outerjoin(MAILBOX, and_(MAILBOX.c.tenant_id == TENANT.c.id, live_mailbox()))
         .outerjoin(GRANT, GRANT.c.mailbox_id == MAILBOX.c.id)
-        .order_by(APP.c.name, TENANT.c.slug, MAILBOX.c.address)
+        .order_by(APP.c.name, CREDENTIAL.c.number, TENANT.c.slug, MAILBOX.c.address)
     )
     return [CredentialRow(**row._mapping) for row in rows]  # noqa: SLF001 - a public name
 
@@ -145,7 +178,7 @@ def ends_near(conn: Connection, *, within: timedelta) -> bool:
     used = func.coalesce(GRANT.c.refreshed_at, GRANT.c.granted_at)
     idle = (within - GRANT_IDLE).total_seconds()
     near = or_(
-        exists().where(APP.c.credential_expires_at <= utc_after(within.total_seconds())),
+        exists().where(CREDENTIAL.c.expires_at <= utc_after(within.total_seconds())),
         exists().where(GRANT.c.kind == DELEGATED, used <= utc_after(idle)),
     )
     return bool(conn.scalar(select(near)))
@@ -161,9 +194,9 @@ def expiries(rows: Iterable[CredentialRow], now: datetime) -> list[Expiry]:
     """
     found: list[Expiry] = []
     for _, of_app in groupby(rows, key=lambda row: row.app):
-        users = list(of_app)
-        found.append(_credential(users, now))
-        found += _grants(users, now)
+        by_credential = [list(users) for _, users in groupby(of_app, key=lambda row: row.number)]
+        found += _credentials(by_credential, now)
+        found += _grants(by_credential[0], now)
     return sorted(found, key=lambda one: (one.ends_at is None, one.ends_at or now, one.name))
 
 
@@ -174,23 +207,76 @@ def level_of(left: timedelta | None) -> Level:
     return next((level for most, level in STEPS if left <= most), Level.LATER)
 
 
-def _credential(users: Sequence[CredentialRow], now: datetime) -> Expiry:
-    first = users[0]
-    kind = Kind.CERTIFICATE if first.has_certificate else Kind.CLIENT_SECRET
-    ends_at = first.credential_expires_at
+def _credentials(found: Sequence[Sequence[CredentialRow]], now: datetime) -> Iterator[Expiry]:
+    """Tell the end of each credential of an app; its users stand beside each of them."""
+    known = [_standing(users[0]) for users in found if users[0].number is not None]
+    standing = states(known, now)
+    used = in_force(known, now)
+    refused = refused_beside(known, now)
+    for users, one in zip(found, known, strict=False):
+        if one is used:
+            expiry = _needed(users, one, now, refused=refused)
+        else:
+            expiry = _spare(users, one, now, can_go=one in dispensable(known, now))
+        if len(known) > 1:
+            state = standing[one.number].value
+            expiry = replace(expiry, credential=one.number, state=state)
+        yield expiry
+
+
+def _needed(
+    users: Sequence[CredentialRow], one: Standing, now: datetime, *, refused: str | None
+) -> Expiry:
+    kind = _kind(one)
     # A tenant without a mailbox, such as one out of service, sends nothing.
     boxes = [row for row in users if row.mailbox is not None]
     new = "--client-secret-file FILE --secret-expires DATE"
     if kind is Kind.CERTIFICATE:
         new = "--certificate-file FILE --private-key-file FILE"
-    return _expiry(
-        kind,
-        first.app,
-        ends_at,
-        now,
-        boxes,
-        next_step=_renewal(kind, level_of(None if ends_at is None else ends_at - now)),
-        command=f"alertpost apps secret {shlex.quote(first.app)} {new}",
+    app = shlex.quote(users[0].app)
+    left = None if one.expires_at is None else one.expires_at - now
+    step, command = _renewal(kind, level_of(left)), f"alertpost apps secret {app} {new}"
+    if refused is not None:
+        step = "Mend the newer one before this one ends; its refusal says what is wrong with it."
+        command = f"alertpost apps credentials {app} --check"
+    expiry = _expiry(
+        kind, users[0].app, one.expires_at, now, boxes, next_step=step, command=command
+    )
+    return replace(expiry, note=refused or "")
+
+
+def _spare(users: Sequence[CredentialRow], one: Standing, now: datetime, *, can_go: bool) -> Expiry:
+    """Tell of a credential that nothing depends on: it is not alarming, whenever it ends."""
+    app = shlex.quote(users[0].app)
+    step = "Nothing: mailboxes go by the other one, see there."
+    command = f"alertpost apps credentials {app}"
+    if can_go:
+        step = "The other one works, so this one can go, here and in Entra."
+        command = f"alertpost apps retire {app} {one.number}"
+    expiry = _expiry(
+        _kind(one), users[0].app, one.expires_at, now, [], next_step=step, command=command
+    )
+    return replace(expiry, level=Level.LATER)
+
+
+def _kind(one: Standing) -> Kind:
+    certificate = one.kind is credential_standing.Kind.CERTIFICATE
+    return Kind.CERTIFICATE if certificate else Kind.CLIENT_SECRET
+
+
+def _standing(row: CredentialRow) -> Standing:
+    kinds = credential_standing.Kind
+    return Standing(
+        id=row.credential_id or _NOBODY,
+        number=row.number or 0,
+        kind=kinds.CERTIFICATE if row.has_certificate else kinds.SECRET,
+        thumbprint=None,
+        expires_at=row.credential_expires_at,
+        added_at=row.added_at or _LONG_AGO,
+        worked_at=row.worked_at,
+        refused_at=row.refused_at,
+        refused_rule=row.refused_rule,
+        refused_answer=row.refused_answer,
     )
 
 

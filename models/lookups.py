@@ -12,6 +12,7 @@ from models.errors import NotFound
 from models.tables import METADATA
 
 APP = METADATA.tables["app_registration"]
+CREDENTIAL = METADATA.tables["app_credential"]
 TENANT = METADATA.tables["tenant"]
 MAILBOX = METADATA.tables["mailbox"]
 

@@ -96,13 +96,14 @@ class _Place:
 
 
 def _places() -> tuple[_Place, ...]:
-    apps, grants, links, deliveries = (
+    credentials, grants, links, deliveries = (
         tables.METADATA.tables[model.__tablename__]
-        for model in (tables.AppRegistration, tables.Grant, tables.ConsentLink, tables.Delivery)
+        for model in (tables.AppCredential, tables.Grant, tables.ConsentLink, tables.Delivery)
     )
+    secret, key = credentials.c.client_secret_encrypted, credentials.c.private_key_encrypted
     return (
-        _Place("app secrets", apps, apps.c.client_secret_encrypted, app_secret_context),
-        _Place("app keys", apps, apps.c.private_key_encrypted, app_key_context),
+        _Place("app secrets", credentials, secret, app_secret_context),
+        _Place("app keys", credentials, key, app_key_context),
         _Place("grants", grants, grants.c.cache_encrypted, grant_context, versioned=True),
         _Place("consent links", links, links.c.token_encrypted, consent_token_context),
         _Place("deliveries", deliveries, deliveries.c.payload_encrypted, delivery_context),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, DateTime, Index, LargeBinary, Text, false, text
+from sqlalchemy import JSON, DateTime, Index, LargeBinary, Text, UniqueConstraint, false, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
@@ -54,20 +54,41 @@ def _created() -> Any:
 
 
 class AppRegistration(SQLModel, table=True):
-    """A client id with its secret or certificate; one may serve many tenants."""
+    """A client id, which may serve many tenants; its secrets and certificates are rows apart."""
 
     __tablename__ = "app_registration"
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     name: str = Field(unique=True, max_length=100)
     client_id: str = Field(max_length=100, index=True)
+    version: int = 1
+    """Grows with every change of its credentials, so that what they said before is out of date."""
+    created_at: datetime = _created()
+
+
+class AppCredential(SQLModel, table=True):
+    """One secret or certificate of an app registration; in a rotation two stand side by side."""
+
+    __tablename__ = "app_credential"
+    __table_args__ = (UniqueConstraint("app_registration_id", "number"),)
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    app_registration_id: UUID = Field(foreign_key="app_registration.id")
+    number: int
+    """Names it within its app registration; the highest is the newest."""
     client_secret_encrypted: bytes | None = Field(default=None, sa_type=LargeBinary)
     private_key_encrypted: bytes | None = Field(default=None, sa_type=LargeBinary)
     certificate_pem: str | None = Field(default=None, sa_type=Text)
-    credential_expires_at: datetime | None = _time(nullable=True)
-    version: int = 1
-    """Grows with every change of the credential, so that workers rebuild their MSAL client."""
-    created_at: datetime = _created()
+    expires_at: datetime | None = _time(nullable=True)
+    added_at: datetime = _created()
+    worked_at: datetime | None = _time(nullable=True)
+    """When Entra took it last, to the hour; None: not yet."""
+    refused_at: datetime | None = _time(nullable=True)
+    """When Entra refused it last; None where it never did, or took it since."""
+    refused_rule: str | None = Field(default=None, max_length=100)
+    """The verdict's rule, such as ``secret-wrong``."""
+    refused_answer: str | None = Field(default=None, sa_type=Text)
+    """Entra's code and trace id."""
 
 
 class Tenant(SQLModel, table=True):
@@ -382,6 +403,7 @@ METADATA = SQLModel.metadata
 """All tables, for migrations and for databases made in tests."""
 
 __all__ = [
-    "METADATA", "AppRegistration", "Attempt", "AuditEntry", "ConsentLink", "Delivery", "Grant",
-    "Mailbox", "RecipientCount", "SignIn", "Tenant", "ToldWarning", "UtcDateTime",
+    "METADATA", "AppCredential", "AppRegistration", "Attempt", "AuditEntry", "ConsentLink",
+    "Delivery", "Grant", "Mailbox", "RecipientCount", "SignIn", "Tenant", "ToldWarning",
+    "UtcDateTime",
 ]  # fmt: skip

@@ -182,14 +182,14 @@ def grant_context(grant_id: UUID) -> str:
     return f"grant:{grant_id}"
 
 
-def app_secret_context(app_id: UUID) -> str:
-    """Where an app registration's client secret belongs."""
-    return f"app-secret:{app_id}"
+def app_secret_context(credential_id: UUID) -> str:
+    """Where a client secret of an app registration belongs."""
+    return f"app-secret:{credential_id}"
 
 
-def app_key_context(app_id: UUID) -> str:
-    """Where an app registration's private key belongs."""
-    return f"app-key:{app_id}"
+def app_key_context(credential_id: UUID) -> str:
+    """Where a private key of an app registration belongs."""
+    return f"app-key:{credential_id}"
 
 
 def token_context(mailbox_id: UUID) -> str:

@@ -67,6 +67,12 @@ class AppCertificate:
         return frozenset(urlsafe_b64encode(raw).rstrip(b"=").decode() for raw in (sha1, sha256))
 
     @property
+    def names(self) -> frozenset[str]:
+        """The thumbprints, and SHA-1 in hexadecimal digits, as the portal shows it."""
+        sha1 = self.certificate.fingerprint(hashes.SHA1()).hex()  # noqa: S303 - a name
+        return self.thumbprints | {sha1, sha1.upper()}
+
+    @property
     def public_key(self) -> rsa.RSAPublicKey:
         """The key that verifies the app's assertions."""
         key = self.certificate.public_key()
@@ -110,6 +116,13 @@ class AppRegistration:
         secret = ClientSecret(value=value or f"sbx~{secrets.token_urlsafe(24)}", ends_at=ends_at)
         self.client_secrets.append(secret)
         return secret
+
+    def remove_certificate(self, thumbprint: str) -> bool:
+        """Delete the certificate of a thumbprint; tells whether there was one."""
+        kept = [each for each in self.certificates if thumbprint not in each.names]
+        removed = len(kept) < len(self.certificates)
+        self.certificates = kept
+        return removed
 
     def knows_redirect(self, uri: str) -> bool:
         """

@@ -33,7 +33,9 @@ It asks nobody who they are, so the sandbox must not listen where strangers are.
     POST   /apps/{client_id}/secrets          a further secret: value, ends_in_days
     POST   /apps/{client_id}/secrets/expire   value or secret_id; without, all of them
     DELETE /apps/{client_id}/secrets/{id}     delete one
-    POST   /apps/{client_id}/certificates     pem
+    POST   /apps/{client_id}/certificates     upload one: pem
+    DELETE /apps/{client_id}/certificates/{thumbprint}
+                                              delete one
     PATCH  /limits                            limits of all mailboxes; see limits.Limits
     GET    /faults                            those in force
     POST   /faults/entra                      see entra_faults.EntraFault
@@ -226,6 +228,7 @@ def control_routes(world: World) -> list[Route]:
         ("POST", "/apps/{client_id}/secrets/expire", control.expire_secrets),
         ("DELETE", "/apps/{client_id}/secrets/{secret_id}", control.delete_secret),
         ("POST", "/apps/{client_id}/certificates", control.add_certificate),
+        ("DELETE", "/apps/{client_id}/certificates/{thumbprint}", control.delete_certificate),
         ("PATCH", "/limits", control.change_limits),
         ("GET", "/faults", control.faults),
         ("POST", "/faults/entra", control.add_entra_fault),
@@ -494,6 +497,14 @@ class _Control:
         certificate = AppCertificate.from_pem((await _read(request, CertificateGiven)).pem)
         app.certificates.append(certificate)
         return JSONResponse({"thumbprints": sorted(certificate.thumbprints)}, status_code=201)
+
+    async def delete_certificate(self, request: Request) -> Response:
+        """Delete a certificate of an app."""
+        app = self._app(request)
+        thumbprint = request.path_params["thumbprint"]
+        if not app.remove_certificate(thumbprint):
+            raise Unknown(f"app {app.client_id} has no certificate {thumbprint}")
+        return JSONResponse({"deleted": thumbprint})
 
     # Faults, clock, reset
 

@@ -20,7 +20,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +29,7 @@ import msal
 from models.app_registrations import Credential
 from models.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from models.senders import Sender
+from workers.credential_turns import Proof, ask_in_turn, first_of
 from workers.entra_claims import Consenter, consenter, unnamed
 from workers.entra_http import UNAVAILABLE_RETRY_SECONDS, EntraCall, EntraHttp
 
@@ -96,6 +97,15 @@ class Consent:
     doubt: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Redeemed:
+    """What a code gave: the first tokens, who signed in, and whether there is a refresh token."""
+
+    tokens: Tokens
+    claims: Mapping[str, Any]
+    refreshable: bool
+
+
 class Entra:
     """One client for all tenants that trust the same CA file."""
 
@@ -103,14 +113,14 @@ class Entra:
         self._http = EntraHttp(ca_file=ca_file, timeout_seconds=timeout_seconds)
 
     def refresh(
-        self, sender: Sender, credential: Credential, cache: str, post_until: float = math.inf
+        self, sender: Sender, proof: Proof, cache: str, post_until: float = math.inf
     ) -> Tokens:
         """
         Redeem the grant's refresh token for another access token.
 
         Args:
             sender: Whose token.
-            credential: The app's.
+            proof: The app's credential, or its credentials in turn.
             cache: The grant's token cache as ``Tokens.cache`` gave it.
             post_until: After this moment of ``time.monotonic`` the token is not presented.
 
@@ -119,6 +129,13 @@ class Entra:
             PostedTooLate: That moment has passed.
             TokenUnavailable: Not now.
         """
+        return ask_in_turn(
+            proof, lambda credential: self._refresh(sender, credential, cache, post_until)
+        )
+
+    def _refresh(
+        self, sender: Sender, credential: Credential, cache: str, post_until: float
+    ) -> Tokens:
         store = msal.SerializableTokenCache()
         try:
             store.deserialize(cache)
@@ -141,7 +158,7 @@ class Entra:
             )
         return _tokens(answer, store, http)
 
-    def client_credentials(self, sender: Sender, credential: Credential) -> Tokens:
+    def client_credentials(self, sender: Sender, proof: Proof) -> Tokens:
         """
         Get a token for the app itself (``SMTP.SendAsApp``), without any user.
 
@@ -149,6 +166,9 @@ class Entra:
             CredentialRejected: As ``refresh``.
             TokenUnavailable: As ``refresh``.
         """
+        return ask_in_turn(proof, lambda credential: self._own_token(sender, credential))
+
+    def _own_token(self, sender: Sender, credential: Credential) -> Tokens:
         store = msal.SerializableTokenCache()
         http = self._http.call()
         application = self._application(sender, credential, store, http)
@@ -156,7 +176,7 @@ class Entra:
             answer = application.acquire_token_for_client(scopes=_scopes(sender))
         return _tokens(answer or {}, store, http)
 
-    def begin(self, sender: Sender, credential: Credential, *, redirect_uri: str) -> dict[str, Any]:
+    def begin(self, sender: Sender, proof: Proof, *, redirect_uri: str) -> dict[str, Any]:
         """
         Start an authorization code flow with PKCE, state and nonce.
 
@@ -165,7 +185,9 @@ class Entra:
             ``auth_uri`` is the address a person opens.
         """
         http = self._http.call()
-        application = self._application(sender, credential, msal.SerializableTokenCache(), http)
+        application = self._application(
+            sender, first_of(proof), msal.SerializableTokenCache(), http
+        )
         with _warnings, warnings.catch_warnings():
             # MSAL prefers form_post. On loopback the answer stays in the address line instead,
             # from where it can be pasted; PKCE makes the code worthless to whoever reads it.
@@ -182,7 +204,7 @@ class Entra:
     def complete(
         self,
         sender: Sender,
-        credential: Credential,
+        proof: Proof,
         *,
         flow: dict[str, Any],
         callback: Mapping[str, str],
@@ -192,7 +214,7 @@ class Entra:
 
         Args:
             sender: The mailbox that was to be connected.
-            credential: The app's.
+            proof: As for ``refresh``.
             flow: What ``begin`` returned.
             callback: The parameters that came back.
 
@@ -206,6 +228,25 @@ class Entra:
                 description="the answer does not belong to this sign-in, or was used before: "
                 "start again",
             )
+        redeemed = ask_in_turn(
+            proof, lambda credential: self._redeem(sender, credential, flow, callback)
+        )
+        who = consenter(sender, redeemed.claims)
+        if not redeemed.refreshable:
+            raise CredentialRejected(
+                "no_refresh_token",
+                description="the consent brought no refresh token, so it would end within the "
+                "hour: allow the app offline access, then connect again",
+            )
+        return _consent(redeemed, who)
+
+    def _redeem(
+        self,
+        sender: Sender,
+        credential: Credential,
+        flow: dict[str, Any],
+        callback: Mapping[str, str],
+    ) -> _Redeemed:
         store = msal.SerializableTokenCache()
         http = self._http.call()
         application = self._application(sender, credential, store, http)
@@ -217,24 +258,15 @@ class Entra:
                 raise CredentialRejected(
                     "nonce_mismatch", description="the answer does not belong to this sign-in"
                 ) from error
-        tokens = _tokens(answer or {}, store, http)
-        claims = (answer or {}).get("id_token_claims") or {}
-        who = consenter(sender, claims)
-        if not _refreshable(store):
-            raise CredentialRejected(
-                "no_refresh_token",
-                description="the consent brought no refresh token, so it would end within the "
-                "hour: allow the app offline access, then connect again",
-            )
-        return _consent(tokens, who, claims)
+        return _redeemed(answer, store, http)
 
-    def adopt(self, sender: Sender, credential: Credential, *, refresh_token: str) -> Consent:
+    def adopt(self, sender: Sender, proof: Proof, *, refresh_token: str) -> Consent:
         """
         Take over a grant that another program got for the same app, by one refresh.
 
         Args:
             sender: The mailbox that is to send under it.
-            credential: The app's.
+            proof: As for ``refresh``.
             refresh_token: As the other program kept it; Entra leaves it good.
 
         Raises:
@@ -244,21 +276,28 @@ class Entra:
         Source:
             MSAL: ``acquire_token_by_refresh_token`` puts what comes back into its cache.
         """
-        store = msal.SerializableTokenCache()
-        http = self._http.call()
-        application = self._application(sender, credential, store, http)
-        with _understood():
-            answer = application.acquire_token_by_refresh_token(refresh_token, _scopes(sender))
-        tokens = _tokens(answer or {}, store, http)
-        claims = (answer or {}).get("id_token_claims") or {}
-        who = consenter(sender, claims) if claims else unnamed(sender)
-        if not application.get_accounts() or not _refreshable(store):
+        adopted = ask_in_turn(
+            proof, lambda credential: self._adopt(sender, credential, refresh_token)
+        )
+        who = consenter(sender, adopted.claims) if adopted.claims else unnamed(sender)
+        if not adopted.refreshable:
             raise CredentialRejected(
                 "no_refresh_token",
                 description="the answer brought an access token, but no account with a refresh "
                 "token to go on with: connect the mailbox instead",
             )
-        return _consent(tokens, who, claims)
+        return _consent(adopted, who)
+
+    def _adopt(self, sender: Sender, credential: Credential, refresh_token: str) -> _Redeemed:
+        store = msal.SerializableTokenCache()
+        http = self._http.call()
+        application = self._application(sender, credential, store, http)
+        with _understood():
+            answer = application.acquire_token_by_refresh_token(refresh_token, _scopes(sender))
+        redeemed = _redeemed(answer, store, http)
+        return replace(
+            redeemed, refreshable=redeemed.refreshable and bool(application.get_accounts())
+        )
 
     def _application(
         self,
@@ -293,16 +332,22 @@ class Entra:
             ) from error
 
 
-def _refreshable(store: msal.SerializableTokenCache) -> bool:
-    return bool(list(store.search(store.CredentialType.REFRESH_TOKEN)))
+def _redeemed(
+    answer: Mapping[str, Any] | None, store: msal.SerializableTokenCache, http: EntraCall
+) -> _Redeemed:
+    return _Redeemed(
+        tokens=_tokens(answer or {}, store, http),
+        claims=(answer or {}).get("id_token_claims") or {},
+        refreshable=bool(list(store.search(store.CredentialType.REFRESH_TOKEN))),
+    )
 
 
-def _consent(tokens: Tokens, who: Consenter, claims: Mapping[str, Any]) -> Consent:
+def _consent(redeemed: _Redeemed, who: Consenter) -> Consent:
     return Consent(
-        tokens=tokens,
+        tokens=redeemed.tokens,
         account=who.account,
-        tenant_claim=str(claims.get("tid", "")),
-        object_claim=str(claims.get("oid", "")),
+        tenant_claim=str(redeemed.claims.get("tid", "")),
+        object_claim=str(redeemed.claims.get("oid", "")),
         doubt=who.doubt,
     )
 

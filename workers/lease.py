@@ -28,7 +28,6 @@ from redis.exceptions import LockError, RedisError
 from sqlalchemy import Connection
 
 from models import app_registrations, grants
-from models.app_registrations import Credential
 from models.errors import (
     AlertpostError,
     ConfigurationError,
@@ -42,6 +41,7 @@ from models.redis_keys import RedisKeys
 from models.senders import Sender
 from models.settings import LeaseSettings
 from models.vault import Vault, grant_context
+from workers.credential_turns import CredentialTurns, record
 from workers.entra import Entra, Tokens
 from workers.entra_http import PostedTooLate
 from workers.lease_board import Failure, LeaseBoard, Notice, Published
@@ -367,7 +367,7 @@ class TokenLeases:
         refused: CredentialRejected | None = None
         used: tuple[UUID, int] | None = None
         for _ in range(RACES):
-            grant, credential = await self._load(sender)
+            grant, turns = await self._load(sender)
             if grant is None or (refused is not None and used == (grant.id, grant.version)):
                 # The same grant is what Entra refused: it was no lost race.
                 refusal = refused or CredentialRejected(
@@ -386,26 +386,30 @@ class TokenLeases:
             # The lock must last until the answer is here.
             until = asked + self._settings.lock_seconds - self._settings.request_timeout_seconds
             try:
-                tokens = await self._ask_entra(sender, grant, credential, until)
+                tokens = await self._ask_entra(sender, grant, turns, until)
             except PostedTooLate as late:
+                # Whoever tries again begins with the credential that was not refused.
+                await record(self._recorder, turns)
                 raise _LockLost from late
             except CredentialRejected as error:
                 refused = error
+                await record(self._recorder, turns)
                 continue
             except TokenUnavailable as unavailable:
                 await self._remember(sender, unavailable, unavailable.retry_after_seconds)
                 raise
             version = await self._save(grant, tokens)
             if version is not None:
+                await record(self._recorder, turns)
                 left_seconds = tokens.expires_in_seconds - (time.monotonic() - asked)
                 return await self._share(sender, grant, version, tokens, left_seconds)
         raise TokenUnavailable("the grant kept changing under the refresh", retry_after_seconds=2)
 
-    async def _load(self, sender: Sender) -> tuple[grants.StoredGrant | None, Credential]:
-        def load(connection: Connection) -> tuple[grants.StoredGrant | None, Credential]:
+    async def _load(self, sender: Sender) -> tuple[grants.StoredGrant | None, CredentialTurns]:
+        def load(connection: Connection) -> tuple[grants.StoredGrant | None, CredentialTurns]:
             return (
                 grants.load_grant(connection, sender.mailbox_id),
-                app_registrations.open_app(connection, self._vault, sender.app_id).credential,
+                CredentialTurns(app_registrations.open_app(connection, self._vault, sender.app_id)),
             )
 
         try:
@@ -417,13 +421,13 @@ class TokenLeases:
         self,
         sender: Sender,
         grant: grants.StoredGrant,
-        credential: Credential,
+        turns: CredentialTurns,
         post_until: float,
     ) -> Tokens:
         entra = self._entra(sender.ca_file)
         run = asyncio.get_running_loop().run_in_executor
         if grant.kind != grants.DELEGATED:
-            return await run(self._threads, entra.client_credentials, sender, credential)
+            return await run(self._threads, entra.client_credentials, sender, turns)
         unsaved = self._unsaved.get(grant.id)
         if unsaved is not None and unsaved.version == grant.version:
             grant = unsaved
@@ -431,7 +435,7 @@ class TokenLeases:
             cache = grants.open_cache(self._vault, grant) or ""
         except VaultError as error:
             raise ConfigurationError(str(error)) from error
-        return await run(self._threads, entra.refresh, sender, credential, cache, post_until)
+        return await run(self._threads, entra.refresh, sender, turns, cache, post_until)
 
     async def _save(self, grant: grants.StoredGrant, tokens: Tokens) -> int | None:
         """

@@ -375,7 +375,9 @@ _ROWS: tuple[tuple[tuple[int, ...], Verdict], ...] = (
         _secret(
             "certificate-refused",
             "The app's certificate or assertion was refused: wrong, expired or not uploaded.",
-            "Upload the certificate that we sign with, and check this server's clock.",
+            "Upload the certificate that we sign with (`alertpost apps certificate NAME --show`"
+            " prints it), then run `alertpost apps credentials NAME --check`; and check this"
+            " server's clock. Or give another one.",
         ),
     ),
     (

@@ -1,29 +1,44 @@
-"""``alertpost apps``: app registrations that several tenants can share."""
+"""``alertpost apps``: app registrations that several tenants can share, and their credentials."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from console import command_logs
-from console import verbs_tenants as verbs
+from console import verbs_apps as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
-from console.context import opened
+from console.context import Context, opened
 from console.credential_files import (
+    GENERATED_DAYS,
     CertificateFile,
+    Generate,
+    PfxFile,
+    PfxPasswordFile,
     PrivateKeyFile,
+    Replace,
     SecretExpires,
     SecretFile,
+    or_generated,
     read_credential,
 )
+from console.credential_view import (
+    advice,
+    credential_text,
+    free_file,
+    hand_out,
+    print_credentials,
+    print_tried,
+    tell_given,
+)
 from console.output import Json, jsonable, out, print_fields, print_json, print_table
-from models import app_registrations
+from models import app_credentials, app_registrations, database
 from models.app_registrations import App, Credential
+from models.credential_standing import states
 from models.database import read
-from models.errors import ConfigurationError
+from models.errors import ConfigurationError, NotFound, VaultError
 
 app = typer.Typer(
     help="App registrations that several tenants share.",
@@ -32,7 +47,10 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The app registration's name.")]
-_SOON_DAYS = 30
+OutFile = Annotated[
+    str | None,
+    typer.Option("--out", metavar="FILE.pem|FILE.cer", help="Write the certificate there."),
+]
 
 
 @app.command("add")
@@ -43,17 +61,33 @@ def add(
     client_secret_file: SecretFile = None,
     certificate_file: CertificateFile = None,
     private_key_file: PrivateKeyFile = None,
+    pfx_file: PfxFile = None,
+    pfx_password_file: PfxPasswordFile = None,
+    generate_certificate: Generate = False,
     secret_expires: SecretExpires = None,
     who: As = None,
 ) -> None:
     """Add an app registration."""
     credential = _needed(
-        read_credential(client_secret_file, certificate_file, private_key_file, secret_expires)
+        or_generated(
+            read_credential(
+                client_secret_file,
+                certificate_file,
+                private_key_file,
+                secret_expires,
+                pfx_file=pfx_file,
+                pfx_password_file=pfx_password_file,
+            ),
+            generate=generate_certificate,
+            name=name,
+        )
     )
     with opened() as context:
-        verbs.add_app(
+        entry = verbs.add_app(
             context, actor=actor(who), name=name, client_id=client_id, credential=credential
         )
+    if generate_certificate:
+        hand_out(name, credential.certificate_pem or "", None, client_id=entry.client_id)
     out.print(
         f"App registration {name} is there. "
         f"Next: `alertpost tenants add SLUG --directory-id ID --app {name}`.",
@@ -68,23 +102,133 @@ def secret(
     client_secret_file: SecretFile = None,
     certificate_file: CertificateFile = None,
     private_key_file: PrivateKeyFile = None,
+    pfx_file: PfxFile = None,
+    pfx_password_file: PfxPasswordFile = None,
     secret_expires: SecretExpires = None,
+    replace: Replace = False,
     who: As = None,
 ) -> None:
-    """Give an app registration a new secret or certificate; what waited for it goes on."""
+    """
+    Give an app registration a new secret or certificate; what waited for it goes on.
+
+    The old one stays in reserve beside it: where Entra refuses the new one, it is used.
+    """
     credential = _needed(
-        read_credential(client_secret_file, certificate_file, private_key_file, secret_expires)
+        read_credential(
+            client_secret_file,
+            certificate_file,
+            private_key_file,
+            secret_expires,
+            pfx_file=pfx_file,
+            pfx_password_file=pfx_password_file,
+        )
     )
     with opened() as context:
-        entry, resumed = verbs.renew_credential(
-            context, actor=actor(who), name=name, credential=credential
+        given, resumed = verbs.give_credential(
+            context, actor=actor(who), name=name, credential=credential, alone=replace
+        )
+    tell_given(given)
+    _tell_resumed(resumed)
+
+
+@app.command("certificate")
+def certificate(
+    name: Name,
+    *,
+    days: Annotated[
+        int, typer.Option(metavar="N", help="How many days it is to be good.")
+    ] = GENERATED_DAYS,
+    out_file: OutFile = None,
+    show_again: Annotated[
+        bool, typer.Option("--show", help="Make none; print the newest that is there once more.")
+    ] = False,
+    who: As = None,
+) -> None:
+    """
+    Make a certificate for an app registration, to be uploaded to Entra.
+
+    Its private key is made and sealed here, and no command prints it. The old credential goes on
+    working until the certificate is uploaded; from then on the certificate is used.
+    """
+    free_file(out_file)
+    with opened() as context:
+        if show_again:
+            entry, pem = _newest_certificate(context, name)
+        else:
+            given, pem = verbs.generate(context, actor=actor(who), name=name, days=days)
+            entry = given.app
+    hand_out(name, pem, out_file, client_id=entry.client_id)
+    if not show_again:
+        tell_given(given)
+
+
+@app.command("credentials")
+def credentials(
+    name: Name,
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Ask Entra about each of them now.")
+    ] = False,
+    as_json: Json = False,
+    who: As = None,
+) -> None:
+    """
+    Show the secrets and certificates of an app registration, and which of them is used.
+
+    With --check what waited for one that works goes on; the exit code is 1 if none does.
+    """
+    with opened() as context:
+        checked = verbs.check(context, actor=actor(who), name=name) if check else None
+        with read(context.engine) as conn:
+            entry = app_registrations.app(conn, name)
+            now = database.now(conn)
+        hints = _hints(context, entry)
+    if as_json:
+        standing = states(entry.credentials, now)
+        print_json(
+            [
+                {
+                    **_as_object(one),
+                    "hint": hints.get(one.number),
+                    "state": standing[one.number],
+                }
+                for one in entry.credentials
+            ]
+        )
+    else:
+        if checked is not None:
+            print_tried(checked.tried, checked.tenant)
+        print_credentials(entry, hints)
+        _tell_resumed(checked.resumed if checked is not None else [])
+    if checked is not None and not any(one.works for one in checked.tried):
+        raise typer.Exit(1)
+
+
+@app.command("retire")
+def retire(
+    name: Name,
+    credential: Annotated[
+        int, typer.Argument(metavar="CREDENTIAL", help="Its number, see `apps credentials`.")
+    ],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Even the last one that works.")] = False,
+    who: As = None,
+) -> None:
+    """Delete a secret or certificate that is not needed any more."""
+    with opened() as context:
+        gone, entry = verbs.retire(
+            context, actor=actor(who), name=name, number=credential, force=force
         )
     out.print(
-        f"App registration {name} has a new credential; {entry.tenants} tenant(s) use it.",
+        f"Credential {gone.number} of {name}, a {gone.kind}, is deleted here; delete it in Entra "
+        "too (Certificates & secrets).",
         markup=False,
     )
-    if resumed:
-        out.print(f"Sends again: {', '.join(resumed)}.", markup=False)
+    if not entry.credentials:
+        out.print(
+            f"Nothing is left: `alertpost apps secret {name} --client-secret-file FILE`.",
+            markup=False,
+        )
 
 
 @app.command("list")
@@ -109,6 +253,7 @@ def show(name: Name, as_json: Json = False) -> None:
     """Show an app registration; never its secret."""
     with opened() as context, read(context.engine) as conn:
         entry = app_registrations.app(conn, name)
+        now = database.now(conn)
     if as_json:
         print_json(jsonable(entry))
         return
@@ -117,6 +262,7 @@ def show(name: Name, as_json: Json = False) -> None:
             "app": entry.name,
             "client id": entry.client_id,
             "credential": credential_text(entry),
+            "note": advice(entry, now) or None,
             "tenants": entry.tenants,
             "changes": entry.version - 1,
             "added": entry.created_at,
@@ -131,26 +277,49 @@ def remove(name: Name, yes: Yes = False, who: As = None) -> None:
         with read(context.engine) as conn:
             entry = app_registrations.app(conn, name)
         if not entry.tenants:
-            ask(f"Delete app registration {name} with its credential?", yes=yes)
+            ask(f"Delete app registration {name} with its credentials?", yes=yes)
         verbs.remove_app(context, actor=actor(who), name=name)
     out.print(f"App registration {name} is deleted.", markup=False)
-
-
-def credential_text(entry: App) -> str:
-    """Say what kind of credential an app has and when it ends."""
-    kind = "certificate" if entry.has_certificate else "secret" if entry.has_secret else "none"
-    if entry.credential_expires_at is None:
-        return kind
-    days = (entry.credential_expires_at - datetime.now(UTC)).days
-    text = f"{kind}, ends {entry.credential_expires_at:%Y-%m-%d}"
-    if days < 0:
-        return f"{kind}, ended {entry.credential_expires_at:%Y-%m-%d}"
-    return f"{text} (in {days} days)" if days < _SOON_DAYS else text
 
 
 def _needed(credential: Credential | None) -> Credential:
     if credential is None:
         raise ConfigurationError(
-            "give --client-secret-file FILE, or --certificate-file with --private-key-file"
+            "give --client-secret-file FILE, --pfx-file FILE, or --certificate-file with "
+            "--private-key-file; or let a certificate be made, see `alertpost apps --help`"
         )
     return credential
+
+
+def _hints(context: Context, entry: App) -> dict[int, str]:
+    """Open the secrets for their first characters, which Entra's portal shows too."""
+    try:
+        with read(context.engine) as conn:
+            held = app_credentials.all_opened(conn, context.vault, entry.id)
+    except VaultError:
+        # The table is worth showing without.
+        return {}
+    return {
+        one.standing.number: one.credential.hint for one in held if one.credential.client_secret
+    }
+
+
+def _newest_certificate(context: Context, name: str) -> tuple[App, str]:
+    with read(context.engine) as conn:
+        entry = app_registrations.app(conn, name)
+        held = app_credentials.all_opened(conn, context.vault, entry.id)
+    found = [one.credential.certificate_pem for one in held if one.credential.certificate_pem]
+    if not found:
+        raise NotFound(f"app registration {name!r} has no certificate; without --show one is made")
+    return entry, found[-1]
+
+
+def _as_object(value: object) -> dict[str, object]:
+    shaped = jsonable(value)
+    assert isinstance(shaped, dict)
+    return shaped
+
+
+def _tell_resumed(resumed: list[str]) -> None:
+    if resumed:
+        out.print(f"Sends again: {', '.join(resumed)}.", markup=False)

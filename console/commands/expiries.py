@@ -48,7 +48,9 @@ def expiries(
 
 
 def _is_shown(one: Expiry, now: datetime, span: timedelta) -> bool:
-    return one.ends_at is None or one.level is Level.ENDED or one.ends_at - now <= span
+    ends = one.ends_at is None or one.level is Level.ENDED or one.ends_at - now <= span
+    # A newer credential that Entra refuses is told before the old one is near its end.
+    return ends or bool(one.note)
 
 
 def _print_none(known: Sequence[Expiry], within: int) -> None:

@@ -10,16 +10,21 @@ from console import admin_consent, command_logs
 from console import verbs_tenants as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
-from console.commands.apps import credential_text
 from console.commands.moving import import_emailproxy
 from console.context import Context, opened
 from console.credential_files import (
     CertificateFile,
+    Generate,
+    PfxFile,
+    PfxPasswordFile,
     PrivateKeyFile,
+    Replace,
     SecretExpires,
     SecretFile,
+    or_generated,
     read_credential,
 )
+from console.credential_view import credential_text, hand_out, tell_given
 from console.line_source import LineSource
 from console.output import Json, jsonable, out, print_fields, print_json, print_table
 from console.tenant_sheet import read_sheet
@@ -110,6 +115,9 @@ def add(
     client_secret_file: SecretFile = None,
     certificate_file: CertificateFile = None,
     private_key_file: PrivateKeyFile = None,
+    pfx_file: PfxFile = None,
+    pfx_password_file: PfxPasswordFile = None,
+    generate_certificate: Generate = False,
     secret_expires: SecretExpires = None,
     app_name: Annotated[
         str | None,
@@ -132,9 +140,15 @@ def add(
     who: As = None,
 ) -> None:
     """Add a customer, and the app registration that it trusts."""
-    credential = read_credential(
-        client_secret_file, certificate_file, private_key_file, secret_expires
+    given = read_credential(
+        client_secret_file,
+        certificate_file,
+        private_key_file,
+        secret_expires,
+        pfx_file=pfx_file,
+        pfx_password_file=pfx_password_file,
     )
+    credential = or_generated(given, generate=generate_certificate, name=slug)
     options = _given(
         name=name,
         cloud=cloud,
@@ -162,6 +176,9 @@ def add(
             credential=credential,
             options=cast("TenantOptions", options),
         )
+    if generate_certificate and credential is not None:
+        pem = credential.certificate_pem or ""
+        hand_out(added.app.name, pem, None, client_id=added.app.client_id)
     out.print(f"Tenant {slug} is there, with app registration {added.app.name}.", markup=False)
     if not added.tenant.notify:
         out.print(
@@ -181,7 +198,10 @@ def edit(
     client_secret_file: SecretFile = None,
     certificate_file: CertificateFile = None,
     private_key_file: PrivateKeyFile = None,
+    pfx_file: PfxFile = None,
+    pfx_password_file: PfxPasswordFile = None,
     secret_expires: SecretExpires = None,
+    replace: Replace = False,
     app_name: Annotated[
         str | None, typer.Option("--app", metavar="NAME", help="Use this app registration.")
     ] = None,
@@ -211,13 +231,20 @@ def edit(
     who: As = None,
 ) -> None:
     """
-    Change a tenant, or give its app registration a new secret.
+    Change a tenant, or give its app registration a new secret beside the old one.
 
     --notify replaces the whole notification list. What waited for the change goes on by itself.
     """
     credential = read_credential(
-        client_secret_file, certificate_file, private_key_file, secret_expires
+        client_secret_file,
+        certificate_file,
+        private_key_file,
+        secret_expires,
+        pfx_file=pfx_file,
+        pfx_password_file=pfx_password_file,
     )
+    if replace and credential is None:
+        raise ConfigurationError("--replace goes with a new secret or certificate")
     changes = _given(
         directory_id=directory_id,
         app=app_name,
@@ -243,9 +270,12 @@ def edit(
             slug=slug,
             changes=cast("TenantChanges", changes),
             credential=credential,
+            alone=replace,
             force=force,
         )
     out.print(f"Tenant {slug} is changed.", markup=False)
+    if changed.given is not None:
+        tell_given(changed.given)
     if credential is not None and changed.app.tenants > 1:
         out.print(
             f"App registration {changed.app.name} serves {changed.app.tenants} tenants; the new "

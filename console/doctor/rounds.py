@@ -24,6 +24,7 @@ from models.grants import APP_ONLY
 from models.mailboxes import MailboxEntry
 from models.senders import Sender
 from models.vault import Vault
+from workers.credential_turns import CredentialTurns
 from workers.tls_contexts import TlsContexts
 
 AT_ONCE = 8
@@ -153,13 +154,13 @@ async def _mailbox(
     before = await first
     async with turns:
         chain = Chain(entry.address, before)
-        if party.credential is None:
+        if party.app is None:
             chain.skip(
                 ("grant", "token", "token_claims", "slot", "smtp_auth", "sender", "standing"),
                 because="credential",
             )
             return chain
-        who = Account(entry, sender, party.credential)
+        who = Account(entry, sender, CredentialTurns(party.app))
         await access.examine(context, who, chain, wish=wish)
     return chain
 
@@ -169,10 +170,10 @@ def _party(
 ) -> Party:
     entry = tenants.tenant(conn, slug)
     try:
-        credential = app_registrations.open_app(conn, vault, pairs[0][1].app_id).credential
+        app = app_registrations.open_app(conn, vault, pairs[0][1].app_id)
     except (VaultError, NotFound) as error:
         return Party(entry, tuple(pairs), None, str(error))
-    return Party(entry, tuple(pairs), credential)
+    return Party(entry, tuple(pairs), app)
 
 
 def nobody(target: str | None) -> Finding:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from console.doctor.checks import Finding, failed, ok, warning
 from console.doctor.sign_in import Discovery, authority, configuration_url
 from models.app_registrations import Credential
+from models.credential_standing import Kind, Standing, State, in_force, refused_beside, states
 from models.senders import Sender
 from workers.oauth_errors import classify_oauth
 
@@ -75,31 +78,83 @@ def clock(found: Discovery) -> Finding:
 
 def credential(sender: Sender, given: Credential, app: str, now: datetime) -> Finding:
     """Judge the app registration's secret or certificate, as far as it shows from here."""
-    renew = f"`alertpost apps secret {app} --client-secret-file FILE --secret-expires DATE`"
-    if given.private_key_pem:
-        renew = f"`alertpost apps secret {app} --certificate-file FILE --private-key-file FILE`"
-    kind = "certificate" if given.private_key_pem else "client secret"
     if not (given.private_key_pem or given.client_secret):
         return failed(
             f"app registration {app} ({sender.client_id}) has neither secret nor certificate",
             "Entra gives no token to an app that cannot prove who it is.",
-            renew,
+            _renewal(app, Kind.SECRET),
         )
-    seen = f"{kind} of {app} ({sender.client_id})"
-    if given.expires_at is None:
+    kind = Kind.CERTIFICATE if given.private_key_pem else Kind.SECRET
+    return _until(sender, kind, given.expires_at, app, now)
+
+
+def credentials(sender: Sender, known: Sequence[Standing], app: str, now: datetime) -> Finding:
+    """Judge credentials by what Entra said of them last: two side by side, or one it refused."""
+    standing = states(known, now)
+    told = ", ".join(_told(one, standing[one.number]) for one in known)
+    used = in_force(known, now)
+    assert used is not None
+    if standing[used.number] in {State.REFUSED, State.ENDED}:
+        mend = (
+            f"make a new secret in the Entra portal, then `alertpost apps secret {app} "
+            "--client-secret-file FILE --secret-expires DATE --replace`"
+        )
+        if used.kind is Kind.CERTIFICATE and standing[used.number] is State.REFUSED:
+            mend = _upload(app)
+        return failed(
+            f"{app} ({sender.client_id}): {told}",
+            "Entra takes none; mails go on at most until the present token ends.",
+            mend,
+        )
+    refused = refused_beside(known, now)
+    if refused is not None:
+        newest = max(known, key=lambda one: one.number)
+        mend = f"`alertpost apps retire {app} {newest.number}`, then {_renewal(app, Kind.SECRET)}"
+        if newest.kind is Kind.CERTIFICATE:
+            mend = _upload(app)
+        return warning(refused, "Mails go out by the old one, as long as that is good.", mend)
+    found = _until(sender, used.kind, used.expires_at, app, now)
+    return replace(found, seen=f"{found.seen}; {told}")
+
+
+def _told(one: Standing, state: State) -> str:
+    said = f" ({one.refused_code})" if state is State.REFUSED else ""
+    return f"{one.kind} {one.number} {state}{said}"
+
+
+def _upload(app: str) -> str:
+    return (
+        f"`alertpost apps certificate {app} --show` prints what is to be uploaded in the Entra "
+        f"portal; then `alertpost apps credentials {app} --check`"
+    )
+
+
+def _renewal(app: str, kind: Kind) -> str:
+    if kind is Kind.CERTIFICATE:
+        return f"`alertpost apps secret {app} --certificate-file FILE --private-key-file FILE`"
+    return f"`alertpost apps secret {app} --client-secret-file FILE --secret-expires DATE`"
+
+
+def _until(
+    sender: Sender, kind: Kind, expires_at: datetime | None, app: str, now: datetime
+) -> Finding:
+    renew = _renewal(app, kind)
+    word = "certificate" if kind is Kind.CERTIFICATE else "client secret"
+    seen = f"{word} of {app} ({sender.client_id})"
+    if expires_at is None:
         return warning(
             f"{seen}, end date unknown",
             "When it ends, every tenant of this app stops at once, unannounced.",
             f"look it up in the Entra portal (App registrations, Certificates & secrets); {renew}",
         )
-    left = given.expires_at - now
+    left = expires_at - now
     if left <= timedelta(0):
         return failed(
-            f"{seen}, ended on {given.expires_at:%Y-%m-%d}",
+            f"{seen}, ended on {expires_at:%Y-%m-%d}",
             "Entra gives no more tokens for it; mails go on at most until the present token ends.",
             f"make a new one in the Entra portal, then {renew}",
         )
-    seen += f", good until {given.expires_at:%Y-%m-%d}"
+    seen += f", good until {expires_at:%Y-%m-%d}"
     if left <= SOON:
         return warning(
             f"{seen} ({left.days} days)",

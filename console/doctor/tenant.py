@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from console.context import Context
+from console.credential_check import for_itself, record_all, try_all
 from console.doctor import places_meaning, sign_in_meaning
 from console.doctor.checks import Chain, Finding, failed
 from console.doctor.places import Place, Places
 from console.doctor.sign_in import discover, sign_in_place
-from models.app_registrations import Credential
+from models import app_credentials
+from models.app_registrations import OpenedApp
+from models.credential_standing import Standing
+from models.database import read, write
 from models.mailboxes import MailboxEntry
 from models.senders import Sender
 from models.tenants import TenantEntry
@@ -27,13 +31,13 @@ class Party:
 
     Attributes:
         senders: Beside each mailbox what a visit knows of it; never empty.
-        credential: None where no key opens it.
+        app: The app registration that it trusts; None where no key opens its credentials.
         sealed: Why not.
     """
 
     tenant: TenantEntry
     senders: tuple[tuple[MailboxEntry, Sender], ...]
-    credential: Credential | None
+    app: OpenedApp | None
     sealed: str = ""
 
 
@@ -50,7 +54,8 @@ async def examine(context: Context, party: Party, chain: Chain, places: Places) 
     sender = party.senders[0][1]
     ca_file = places.tls.ca_file(sender.ca_file)
     await _sign_in(context, sender, chain, places, ca_file)
-    chain.add("credential", _credential(party, sender))
+    asked = chain.missing(*_SIGN_IN) is None
+    chain.add("credential", await _credential(context, party, sender, places, asked=asked))
     await _smtp(sender, chain, places, ca_file)
 
 
@@ -84,15 +89,36 @@ async def _sign_in(
     chain.add("clock", sign_in_meaning.clock(found))
 
 
-def _credential(party: Party, sender: Sender) -> Finding:
-    if party.credential is None:
+async def _credential(
+    context: Context, party: Party, sender: Sender, places: Places, *, asked: bool
+) -> Finding:
+    """Judge what proves who we are; Entra is asked about two, and about one not known to work."""
+    app, name = party.app, party.tenant.app
+    if app is None:
         return failed(
             party.sealed,
             "The credential is stored and cannot be opened, so no token can be asked for.",
             "give ALERTPOST_SECRET_KEYS the key that sealed it, or a new secret: `alertpost apps "
-            f"secret {party.tenant.app} --client-secret-file FILE`",
+            f"secret {name} --client-secret-file FILE --replace`",
         )
-    return sign_in_meaning.credential(sender, party.credential, party.tenant.app, datetime.now(UTC))
+    with read(context.engine) as conn:
+        known = app_credentials.standings(conn, app.id).get(app.id, [])
+    doubtful = len(known) > 1 or any(one.worked_at is None or one.refused_rule for one in known)
+    if asked and doubtful:
+        async with places.at_once:
+            known = await asyncio.to_thread(_ask, context, party, app, sender)
+    now = datetime.now(UTC)
+    if len(known) > 1 or any(one.refused_rule for one in known):
+        return sign_in_meaning.credentials(sender, known, name, now)
+    return sign_in_meaning.credential(sender, app.credential, name, now)
+
+
+def _ask(context: Context, party: Party, app: OpenedApp, sender: Sender) -> list[Standing]:
+    itself = for_itself(sender, cloud=party.tenant.cloud, scope=party.tenant.scope)
+    tried = try_all(context, app, itself)
+    with write(context.engine) as conn:
+        record_all(conn, tried)
+        return app_credentials.standings(conn, app.id).get(app.id, [])
 
 
 async def _smtp(sender: Sender, chain: Chain, places: Places, ca_file: str) -> None:

@@ -33,6 +33,7 @@ from models.errors import (
 from models.mailboxes import MailboxEntry
 from models.senders import Sender
 from models.tenants import TenantEntry, TenantOptions
+from workers.credential_turns import CredentialTurns
 from workers.entra import Consent
 
 _GUID_LENGTH = 36
@@ -327,7 +328,7 @@ def _plan(
     app = app_registrations.open_app(conn, context.vault, sender.app_id)
     tenant = tenants.tenant(conn, entry.tenant_slug)
     connected = not wish.again and _serves(entry, sender)
-    who = Account(entry, verbs.for_kind(sender, tenant, found.kind), app.credential)
+    who = Account(entry, verbs.for_kind(sender, tenant, found.kind), CredentialTurns(app))
     return Plan(who, tuple(made), connected)
 
 

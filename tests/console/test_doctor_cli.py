@@ -19,7 +19,7 @@ from console.context import opened
 from console.doctor.checks import NAMES
 from models import audit, grants, lane, mailboxes
 from models.database import create_engine_from, read, write
-from models.lookups import APP
+from models.lookups import CREDENTIAL
 from models.redis_keys import RedisKeys
 from sandbox.faults import PRESETS, Answer, Fault
 from tests.console.cli_setting import ALERTS, CALLBACK, Cli, Ran
@@ -156,13 +156,14 @@ def _lost_authority(cli: Cli) -> None:
 
 
 def _wrong_secret(cli: Cli) -> None:
-    cli("tenants", "edit", "contoso", "--client-secret-file", cli.secret_file("wrong~secret"))
+    wrong = cli.secret_file("wrong~secret")
+    cli("tenants", "edit", "contoso", "--client-secret-file", wrong, "--replace")
 
 
 def _ended_secret(cli: Cli) -> None:
     with opened() as context, write(context.engine) as conn:
         ended = datetime.now(UTC) - timedelta(days=3)
-        conn.execute(update(APP).values(credential_expires_at=ended))
+        conn.execute(update(CREDENTIAL).values(expires_at=ended))
 
 
 def _graph_token(cli: Cli) -> None:
@@ -208,7 +209,7 @@ SEND_AS = "554 5.2.252 SendAsDenied; {user} not allowed to send as {sender}"
         ),
         (lambda cli: cli.sandbox.world.advance(600), {"clock"}, "NTP"),
         (_ended_secret, {"credential"}, "alertpost apps secret contoso"),
-        (_wrong_secret, {"token"}, "alertpost tenants edit contoso --client-secret-file FILE"),
+        (_wrong_secret, {"credential", "token"}, "alertpost tenants edit contoso --client-secret-file FILE"),
         (
             lambda cli: cli.sandbox.world.grants.revoke(tenant_id=cli.directory().tenant_id),
             {"token"},
@@ -383,7 +384,7 @@ def test_nothing_secret_is_said(
                if "secret" in entry]  # fmt: skip
     assert shared is not None
     assert len(secrets) >= 3
-    for secret in (*secrets, shared.token, who.credential.client_secret):
+    for secret in (*secrets, shared.token, who.credential.first.client_secret):
         assert secret
         assert secret not in ran.out + ran.err
 

@@ -24,6 +24,7 @@ from console.token_claims import read_claims
 from console.verbs_mailboxes import Account
 from models.app_registrations import Credential
 from models.auth_forms import AuthForm
+from models.credential_standing import Kind, Standing
 from models.errors import SubmissionFailed
 from models.grants import APP_ONLY, DELEGATED
 from models.mailboxes import MailboxEntry
@@ -209,6 +210,64 @@ def test_a_certificate_is_renewed_as_one() -> None:
 
     assert "--certificate-file" in found.mend
     assert sign_in_meaning.credential(SENDER, Credential(), "a", NOW).result is Result.FAILED
+
+
+def _standing(number: int, kind: Kind, **changes: Any) -> Standing:
+    new = Standing(UUID(int=number), number, kind, None, NOW + timedelta(days=90), NOW)
+    return replace(new, **changes)
+
+
+REFUSED = {"refused_rule": "secret-wrong", "refused_answer": "AADSTS7000215 (trace id x)"}
+
+
+@pytest.mark.parametrize(
+    ("known", "result", "seen", "mend"),
+    [
+        (
+            [_standing(1, Kind.SECRET, worked_at=NOW), _standing(2, Kind.SECRET, worked_at=NOW)],
+            Result.OK, "secret 1 standby, secret 2 in use", "",
+        ),
+        (
+            [_standing(1, Kind.SECRET, worked_at=NOW), _standing(2, Kind.SECRET, **REFUSED)],
+            Result.WARNING, "the new secret 2 is refused by Entra (AADSTS7000215)", "retire main 2",
+        ),
+        (
+            [_standing(1, Kind.SECRET, worked_at=NOW), _standing(2, Kind.CERTIFICATE, **REFUSED)],
+            Result.WARNING, "the new certificate 2 is refused", "certificate main --show",
+        ),
+        (
+            [_standing(1, Kind.SECRET, **REFUSED), _standing(2, Kind.SECRET, **REFUSED)],
+            Result.FAILED, "secret 1 refused (AADSTS7000215), secret 2 refused", "--replace",
+        ),
+        (
+            [_standing(1, Kind.CERTIFICATE, **REFUSED)],
+            Result.FAILED, "certificate 1 refused", "certificate main --show",
+        ),
+        (
+            [
+                _standing(1, Kind.SECRET, expires_at=NOW - timedelta(days=1)),
+                _standing(2, Kind.SECRET, expires_at=NOW - timedelta(days=1)),
+            ],
+            Result.FAILED, "secret 1 ended, secret 2 ended", "--replace",
+        ),
+        (
+            [
+                _standing(1, Kind.SECRET, worked_at=NOW, expires_at=NOW + timedelta(days=7)),
+                _standing(2, Kind.SECRET),
+            ],
+            Result.WARNING, "(7 days); secret 1 in use, secret 2 not tried yet", "apps secret main",
+        ),
+    ],
+)  # fmt: skip
+def test_credentials_side_by_side_are_judged(
+    known: list[Standing], result: Result, seen: str, mend: str
+) -> None:
+    """Green only where one works and is good for long; else what it is and which command helps."""
+    found = sign_in_meaning.credentials(SENDER, known, "main", NOW)
+
+    assert found.result is result
+    assert seen in found.seen
+    assert mend in found.mend
 
 
 @pytest.mark.parametrize(

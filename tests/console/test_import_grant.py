@@ -155,7 +155,14 @@ def _for_reading_mail(cli: Cli) -> dict[str, Any]:
 
 
 def _wrong_secret(cli: Cli) -> dict[str, Any]:
-    cli("tenants", "edit", "contoso", "--client-secret-file", cli.secret_file("wrong~secret"))
+    cli(
+        "tenants",
+        "edit",
+        "contoso",
+        "--client-secret-file",
+        cli.secret_file("wrong~secret"),
+        "--replace",
+    )
     return {}
 
 

@@ -88,7 +88,8 @@ def test_a_consent_that_is_none_is_explained(
 def test_a_wrong_secret_is_explained(cli: Cli) -> None:
     """A secret that Entra refuses shows when the callback is redeemed."""
     prepared(cli)
-    cli("tenants", "edit", "contoso", "--client-secret-file", cli.secret_file("wrong~secret"))
+    wrong = cli.secret_file("wrong~secret")
+    cli("tenants", "edit", "contoso", "--client-secret-file", wrong, "--replace")
 
     with cli.process("mailboxes", "connect", ALERTS) as process:
         cli.sign_in(process)

@@ -15,7 +15,7 @@ from console import live
 from models import directory
 from models.database import write
 from models.grants import GRANT
-from models.lookups import APP, MAILBOX
+from models.lookups import CREDENTIAL, MAILBOX
 from models.presence import Presence
 from models.redis_keys import RedisKeys
 from tests.console.cli_world import CliWorld
@@ -38,7 +38,7 @@ def world(bare: CliWorld) -> CliWorld:
             add_contoso(conn, slug=slug, notify={"default": [f"noc@{slug}.example"]})
             directory.add_mailbox(conn, tenant_slug=slug, address=f"alerts@{slug}.example")
             connect(conn, f"alerts@{slug}.example")
-        conn.execute(update(APP).values(credential_expires_at=_in_days(100)))
+        conn.execute(update(CREDENTIAL).values(expires_at=_in_days(100)))
     return bare
 
 
@@ -64,7 +64,7 @@ def _set_mailbox(world: CliWorld, address: str, **values: Any) -> None:
 def _end_secret(world: CliWorld, days: float | None) -> None:
     with write(world.engine) as conn:
         moment = None if days is None else _in_days(days)
-        conn.execute(update(APP).values(credential_expires_at=moment))
+        conn.execute(update(CREDENTIAL).values(expires_at=moment))
 
 
 # -- all is well ----------------------------------------------------------------------------------

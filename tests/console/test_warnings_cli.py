@@ -14,7 +14,7 @@ from sqlalchemy import update
 from models import audit, directory, lane
 from models.database import read, write
 from models.ids import uuid7
-from models.lookups import APP
+from models.lookups import CREDENTIAL
 from models.operator_news import news, record
 from tests.console.cli_setting import Cli
 from tests.console.cli_world import CliWorld
@@ -58,7 +58,7 @@ def test_what_was_told(world: CliWorld) -> None:
     mail = world.send("a warning")
     with write(world.engine) as conn:
         moment = datetime.now(UTC) + timedelta(days=6.5)
-        conn.execute(update(APP).values(credential_expires_at=moment))
+        conn.execute(update(CREDENTIAL).values(expires_at=moment))
         for address in PLANTS:
             lane.park(
                 conn, mailbox_id=directory.mailbox(conn, address).id, scope="mailbox",

@@ -8,7 +8,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Connection
 
@@ -25,7 +25,11 @@ class Certificate:
 
 def make_certificate(*, days: int = 30) -> Certificate:
     """Make a self-signed certificate that ends after so many days (or has ended)."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    return certificate_of(rsa.generate_private_key(65537, 2048), days=days)
+
+
+def certificate_of(key: Any, *, days: int = 30) -> Certificate:
+    """Make one for a key of any kind."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "alertpost test")])
     ends = (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
     certificate = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ from models.expiries import (
     level_of,
 )
 from models.grants import GRANT
-from models.lookups import APP
+from models.lookups import CREDENTIAL
 from tests.models.directory_parts import CERTIFICATE, VAULT, add_contoso, connect
 
 NOW = datetime(2027, 3, 2, 8, tzinfo=UTC)
@@ -149,6 +150,58 @@ def test_due_within(within: int, due: bool) -> None:
     assert _secret(ROW).is_due(NOW, within=within * DAY) is due
 
 
+# -- two credentials of one app -------------------------------------------------------------------
+
+
+def _two(old: dict[str, Any], new: dict[str, Any]) -> list[Expiry]:
+    """Both in one list, the app's users beside each, as they are read."""
+    users = [ROW, replace(ROW, mailbox="noc@contoso.example")]
+    return expiries(
+        [
+            replace(row, number=number, **changes)
+            for number, changes in enumerate((old, new), 1)
+            for row in users
+        ],
+        NOW,
+    )
+
+
+def test_a_credential_that_a_newer_one_has_followed_is_quiet() -> None:
+    """Nobody needs it, whenever it ends; grants are told once all the same."""
+    ends = NOW + timedelta(hours=1)
+    found = _two(
+        {"worked_at": NOW, "credential_expires_at": ends},
+        {"worked_at": NOW, "credential_expires_at": NOW + 300 * DAY},
+    )
+    old, new = (next(one for one in found if one.credential == number) for number in (1, 2))
+
+    assert [one.kind.value for one in found].count("grant") == 2
+    assert (old.level, old.mailboxes, old.state) == ("later", (), "standby")
+    assert old.command == "alertpost apps retire main 1"
+    assert not old.is_due(NOW, within=30 * DAY)
+    assert len(new.mailboxes) == 2
+
+
+@pytest.mark.parametrize("new", [{}, {"refused_rule": "secret-wrong", "refused_answer": "AADSTS7"}])
+def test_what_works_is_needed_until_the_newer_one_works(new: dict[str, Any]) -> None:
+    """A new one that was not tried, or is refused, makes the end of the old one no less alarming."""
+    found = _two({"worked_at": NOW}, new | {"credential_expires_at": NOW + 300 * DAY})
+    old, other = (next(one for one in found if one.credential == number) for number in (1, 2))
+
+    assert (old.level, len(old.mailboxes)) == ("14d", 2)
+    assert old.is_due(NOW, within=30 * DAY)
+    assert ("AADSTS7" in old.note) is bool(new)
+    assert ("apps credentials main --check" in old.command) is bool(new)
+    assert (other.level, other.mailboxes) == ("later", ())
+
+
+def test_an_app_without_a_credential_has_nothing_that_ends() -> None:
+    """Somebody took it away by force; its mailboxes are parked, which says so."""
+    none = replace(ROW, number=None, credential_expires_at=None)
+
+    assert [one.kind.value for one in expiries([none], NOW)] == ["grant"]
+
+
 # -- grants ---------------------------------------------------------------------------------------
 
 
@@ -242,8 +295,9 @@ def test_rows_come_from_one_query_and_tell_no_secret(engine: Engine) -> None:
     assert (idle.has_certificate, idle.tenant, idle.mailbox) == (True, None, None)
     assert idle.credential_expires_at == CERTIFICATE.ends
     assert contoso == CredentialRow(
-        "main", False, NOW, "contoso", "alerts@contoso.example", "delegated", given_at
-    )
+        "main", False, NOW, "contoso", "alerts@contoso.example", "delegated", given_at,
+        contoso.credential_id, 1, contoso.added_at,
+    )  # fmt: skip
     assert (fabrikam.mailbox, fabrikam.grant_kind) == ("alerts@fabrikam.example", None)
     told = repr([asdict(one) for one in expiries(rows, NOW)])
     assert "hunter2" not in told
@@ -264,7 +318,7 @@ def test_the_last_refresh_counts(engine: Engine) -> None:
         refreshed_at = conn.execute(GRANT.select()).one().refreshed_at
         assert credential_rows(conn)[0].grant_used_at == refreshed_at
         conn.execute(update(GRANT).values(refreshed_at=used_at))
-        conn.execute(update(APP).values(credential_expires_at=None))
+        conn.execute(update(CREDENTIAL).values(expires_at=None))
     with read(engine) as conn:
         grant, secret = expiries(credential_rows(conn), NOW)
 

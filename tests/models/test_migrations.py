@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, insert, inspect, text, update
 
+from models import directory, schema
+from models.credential import Credential
 from models.database import create_engine_from, read, write
 from models.errors import ConfigurationError
+from models.ids import uuid7
+from models.rotation import rotate
 from models.schema import is_current, upgrade
-from models.tables import METADATA
+from models.tables import METADATA, UtcDateTime
+from models.vault import Vault
+from tests.models.directory_parts import CERTIFICATE
+
+OLD_APP = sa.table(
+    "app_registration",
+    sa.column("id", sa.Uuid()),
+    sa.column("name"),
+    sa.column("client_id"),
+    sa.column("version"),
+    sa.column("created_at", UtcDateTime()),
+    sa.column("client_secret_encrypted"),
+    sa.column("private_key_encrypted"),
+    sa.column("certificate_pem"),
+    sa.column("credential_expires_at", UtcDateTime()),
+)
+"""The table as it was while an app registration had one credential."""
 
 
 def indexes(engine: Engine) -> set[tuple[str, tuple[str | None, ...], bool, str]]:
@@ -70,5 +94,76 @@ def test_empty_is_not_current(empty_url: str) -> None:
         assert not is_current(engine)
         with pytest.raises(ConfigurationError, match="alertpost db upgrade"), read(engine) as conn:
             conn.execute(text("SELECT count(*) FROM delivery"))
+    finally:
+        engine.dispose()
+
+
+def test_credentials_of_an_old_database_go_on_opening(empty_url: str) -> None:
+    """What an app registration held before it could hold two is its first, under the same seal."""
+    apps, key = {name: uuid7() for name in ("secret", "certificate", "bare")}, Vault.new_key()
+    vault, ends = Vault([key]), datetime(2027, 3, 1, tzinfo=UTC)
+    engine = create_engine_from(empty_url)
+    try:
+        with write(engine) as conn:
+            config = schema._config()
+            config.attributes["connection"] = conn
+            revision = ScriptDirectory.from_config(config).get_revision("0006")
+            command.upgrade(config, str(revision.down_revision))
+            for name, app_id in apps.items():
+                conn.execute(
+                    insert(OLD_APP).values(
+                        id=app_id, name=name, client_id="c", version=3, created_at=ends
+                    )
+                )
+            conn.execute(
+                update(OLD_APP)
+                .where(OLD_APP.c.name == "secret")
+                .values(
+                    client_secret_encrypted=vault.seal(
+                        b"hunter2", context=f"app-secret:{apps['secret']}"
+                    ),
+                    credential_expires_at=ends,
+                )
+            )
+            conn.execute(
+                update(OLD_APP)
+                .where(OLD_APP.c.name == "certificate")
+                .values(
+                    private_key_encrypted=vault.seal(
+                        b"KEY", context=f"app-key:{apps['certificate']}"
+                    ),
+                    certificate_pem=CERTIFICATE.pem,
+                )
+            )
+            conn.execute(
+                text(
+                    "INSERT INTO tenant (id, slug, name, directory_id, app_registration_id, cloud,"
+                    " notify, uncertain_policy, created_at) SELECT id, name, '', 'd', id, 'worldwide',"
+                    " '{}', 'resend', created_at FROM app_registration"
+                )
+            )
+        upgrade(engine)
+
+        with write(engine) as conn:
+            assert directory.open_app(conn, vault, apps["secret"]).credential == Credential(
+                client_secret="hunter2", expires_at=ends
+            )
+            certificate = directory.open_app(conn, vault, apps["certificate"]).credential
+            assert (certificate.private_key_pem, certificate.certificate_pem) == (
+                "KEY",
+                CERTIFICATE.pem,
+            )
+            assert directory.open_app(conn, vault, apps["bare"]).credentials == ()
+            assert {app.name: app.tenants for app in directory.list_apps(conn)} == dict.fromkeys(
+                apps, 1
+            )
+            given = directory.give_credential(
+                conn, vault, name="secret", credential=Credential.secret("new")
+            )
+            assert (given.number, given.beside) == (2, 1)
+        report = rotate(engine, Vault([Vault.new_key(), key]))
+        assert report.resealed == {"app secrets": 2, "app keys": 1, "grants": 0, "consent links": 0,
+                                   "deliveries": 0}  # fmt: skip
+        assert report.complete
     finally:
         engine.dispose()

@@ -8,14 +8,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, delete, insert, select
 
 from models import lane, told_warnings
 from models.database import read, write
 from models.errors import Conflict
 from models.grants import GRANT
 from models.ids import uuid7
-from models.lookups import APP, BY_HAND, REMOVED
+from models.lookups import BY_HAND, CREDENTIAL, REMOVED
 from models.operator_news import News, news, record
 from tests.models.factories import (
     MAILBOX,
@@ -53,9 +53,13 @@ def secret_ends(engine: Engine, world: World, **span: float) -> None:
     """Give the app a secret that ends after so long."""
     moment = datetime.now(UTC) + timedelta(**span)
     with write(engine) as conn:
+        conn.execute(delete(CREDENTIAL).where(CREDENTIAL.c.app_registration_id == world.app_id))
         conn.execute(
-            update(APP).where(APP.c.id == world.app_id).values(credential_expires_at=moment)
-        )
+            insert(CREDENTIAL).values(
+                id=uuid7(), app_registration_id=world.app_id, number=1,
+                client_secret_encrypted=b"sealed", expires_at=moment, added_at=moment,
+            )
+        )  # fmt: skip
 
 
 def give_grant(engine: Engine, mailbox_id: UUID, *, idle_days: float) -> None:

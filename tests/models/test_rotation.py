@@ -16,8 +16,9 @@ from models.vault import (
     grant_context,
 )
 
-APPS, TENANTS, MAILBOXES, GRANTS, DELIVERIES = (
-    METADATA.tables[name] for name in ("app_registration", "tenant", "mailbox", "grant", "delivery")
+APPS, CREDENTIALS, TENANTS, MAILBOXES, GRANTS, DELIVERIES = (
+    METADATA.tables[name]
+    for name in ("app_registration", "app_credential", "tenant", "mailbox", "grant", "delivery")
 )
 OLD, NEW = Vault.new_key(), Vault.new_key()
 BEFORE, BOTH, AFTER = Vault([OLD]), Vault([NEW, OLD]), Vault([NEW])
@@ -25,18 +26,33 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 class Stock:
-    """One app, one mailbox with a grant, and some deliveries, all sealed under the old key."""
+    """One app with two credentials, one mailbox with a grant, some deliveries: old key."""
 
     def __init__(self, engine: Engine, *, deliveries: int = 0, size: int = 10) -> None:
         self.engine = engine
         self.app, self.tenant, self.mailbox, self.grant = (uuid7() for _ in range(4))
+        self.secret, self.certificate = uuid7(), uuid7()
         self.deliveries = [uuid7() for _ in range(deliveries)]
         with database.write(engine) as conn:
             conn.execute(
                 insert(APPS).values(
                     id=self.app, name="msp", client_id="c", version=1, created_at=NOW,
-                    client_secret_encrypted=BEFORE.seal(b"s", context=app_secret_context(self.app)),
-                    private_key_encrypted=BEFORE.seal(b"k", context=app_key_context(self.app)),
+                )
+            )  # fmt: skip
+            conn.execute(
+                insert(CREDENTIALS).values(
+                    id=self.secret, app_registration_id=self.app, number=1, added_at=NOW,
+                    client_secret_encrypted=BEFORE.seal(
+                        b"s", context=app_secret_context(self.secret)
+                    ),
+                )
+            )  # fmt: skip
+            conn.execute(
+                insert(CREDENTIALS).values(
+                    id=self.certificate, app_registration_id=self.app, number=2, added_at=NOW,
+                    private_key_encrypted=BEFORE.seal(
+                        b"k", context=app_key_context(self.certificate)
+                    ),
                 )
             )  # fmt: skip
             conn.execute(
@@ -95,12 +111,14 @@ def test_everything_moves_to_the_new_key(engine: Engine) -> None:
     assert report.unreadable == ()
     assert told[-3:] == [("deliveries", 3, 7), ("deliveries", 6, 7), ("deliveries", 7, 7)]
     with database.read(engine) as conn:
-        secret, key = conn.execute(
-            select(APPS.c.client_secret_encrypted, APPS.c.private_key_encrypted)
-        ).one()
+        (secret, _), (_, key) = conn.execute(
+            select(
+                CREDENTIALS.c.client_secret_encrypted, CREDENTIALS.c.private_key_encrypted
+            ).order_by(CREDENTIALS.c.number)
+        ).all()
         cache, version = conn.execute(select(GRANTS.c.cache_encrypted, GRANTS.c.version)).one()
-    assert AFTER.open(secret, context=app_secret_context(stock.app)) == b"s"
-    assert AFTER.open(key, context=app_key_context(stock.app)) == b"k"
+    assert AFTER.open(secret, context=app_secret_context(stock.secret)) == b"s"
+    assert AFTER.open(key, context=app_key_context(stock.certificate)) == b"k"
     assert AFTER.open(cache, context=grant_context(stock.grant)) == b"cache"
     assert version == 3
     for number, delivery in enumerate(stock.deliveries):
@@ -131,7 +149,7 @@ def test_empty_columns_are_left_alone(engine: Engine) -> None:
     """An app without a key, or a payload that was removed, has nothing to rotate."""
     stock = Stock(engine, deliveries=1)
     with database.write(engine) as conn:
-        conn.execute(update(APPS).values(private_key_encrypted=None))
+        conn.execute(update(CREDENTIALS).values(private_key_encrypted=None))
         conn.execute(update(DELIVERIES).values(payload_encrypted=b""))
     report = rotate(engine, BOTH)
 

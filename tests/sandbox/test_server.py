@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from cryptography.hazmat.primitives import hashes
 
 from sandbox.__main__ import read_options
 from sandbox.authority import throwaway_authority
@@ -18,7 +19,7 @@ from sandbox.server import PortTaken, SandboxServer
 from sandbox.tokens import TokenSigner
 from sandbox.world import SMTP_PERMISSION
 from sandbox.worldfile import WorldSpec, build_world, contoso_and_friends
-from tests.sandbox.entra_setting import ALERTS
+from tests.sandbox.entra_setting import ALERTS, certificate
 
 MAIL = (
     f"From: {ALERTS}\r\nTo: ops@customer.test\r\nSubject: Disk\r\n"
@@ -112,6 +113,36 @@ def test_control_reaches_entra(setting):
     counters = setting.control("GET", "/counters").json()
     assert counters["refreshes"] == counters["refreshed_by_user"][ALERTS] == 5
     assert counters["aadsts_answers"] == 6
+
+
+def test_an_app_holds_several_credentials(setting):
+    """Each of them is good until it is taken away by itself."""
+    app, key = setting.app, f"/apps/{setting.app.client_id}"
+    pem, _ = certificate(around=setting.world.clock())
+    made = setting.control("POST", f"{key}/secrets", {"value": "second~one"}).json()
+    given = setting.control("POST", f"{key}/certificates", {"pem": pem}).json()
+    token = setting.grant()
+
+    first = app.client_secrets[0].value
+
+    def codes(secret):
+        return setting.refresh(token, client=setting.client(credential=secret)).get("error_codes")
+
+    both = [codes(first), codes("second~one")]
+    gone = setting.control("DELETE", f"{key}/secrets/{made['secret_id']}")
+    after = codes("second~one")
+    (uploaded,) = app.certificates
+    named = [setting.control("DELETE", f"{key}/certificates/{name}").status_code
+             for name in ("nobody", given["thumbprints"][0])]  # fmt: skip
+    app.certificates.append(uploaded)
+    shown = uploaded.certificate.fingerprint(hashes.SHA1()).hex().upper()
+    as_shown = setting.control("DELETE", f"{key}/certificates/{shown}").status_code
+
+    assert both == [None, None]
+    assert gone.ok
+    assert after == [7000215]
+    assert [*named, as_shown] == [404, 200, 200]
+    assert app.certificates == []
 
 
 def test_tenants_and_apps_are_added_while_it_runs(setting):

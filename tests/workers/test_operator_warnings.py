@@ -11,13 +11,13 @@ from uuid import UUID
 
 import pytest
 import redis
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 from structlog.testing import capture_logs
 
 from models import app_registrations, lane, mailboxes, told_warnings
 from models.database import read, write
 from models.ids import uuid7
-from models.lookups import APP, TENANT
+from models.lookups import APP, CREDENTIAL, TENANT
 from models.redis_keys import RedisKeys
 from tests.fixtures.whole import DELIVERY, MAILBOX, Whole
 from tests.models.passing_time import pass_time
@@ -45,7 +45,12 @@ async def look(whole: Whole) -> UUID | None:
 def secret_ends(whole: Whole, app: str, **span: float) -> None:
     moment = datetime.now(UTC) + timedelta(**span)
     with write(whole.engine) as conn:
-        conn.execute(update(APP).where(APP.c.name == app).values(credential_expires_at=moment))
+        of_app = select(APP.c.id).where(APP.c.name == app).scalar_subquery()
+        conn.execute(
+            update(CREDENTIAL)
+            .where(CREDENTIAL.c.app_registration_id == of_app)
+            .values(expires_at=moment)
+        )
 
 
 def add_mailboxes(whole: Whole, slug: str, count: int) -> None:
