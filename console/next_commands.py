@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from console.reasons import meaning_of
 from models.mailboxes import MailboxEntry
+from workers import cures
 from workers.verdict import Remedy
+
+_TYPED_HERE = frozenset(
+    {Remedy.SIGN_IN_AGAIN, Remedy.NEW_SECRET, Remedy.ADMIN_CONSENT, Remedy.ADMIN_SETTING}
+)
+"""Cures of which a command is at least a part."""
 
 
 def command_for(reason: str | None, entry: MailboxEntry) -> str | None:
@@ -29,9 +35,6 @@ def cure_of(reason: str | None, *, address: str, tenant: str, parked: bool) -> s
         return None
     if meaning.remedy is Remedy.ADMIN_SETTING and not parked:
         return None
-    return {
-        Remedy.SIGN_IN_AGAIN: f"alertpost mailboxes connect {address}",
-        Remedy.NEW_SECRET: f"alertpost tenants edit {tenant} --client-secret-file FILE",
-        Remedy.ADMIN_CONSENT: f"alertpost tenants show {tenant}",  # it shows the link
-        Remedy.ADMIN_SETTING: f"alertpost mailboxes resume {address}",
-    }.get(meaning.remedy)
+    if meaning.remedy not in _TYPED_HERE:
+        return None
+    return cures.command(meaning.remedy, address=address, tenant=tenant)

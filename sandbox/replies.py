@@ -34,14 +34,14 @@ class Reply:
         name: What faults, limits and tests call it; the code where it was given as a literal.
         code: Basic reply code.
         text: What follows the code; a newline separates the lines of a reply of several lines.
-            ``{trace}``, ``{user}`` and ``{sender}`` are filled in when it is said.
+            ``{trace}``, ``{user}``, ``{sender}`` and ``{line}`` are filled in when it is said.
     """
 
     name: str
     code: int
     text: str
 
-    def wire(self, *, trace: str = "", user: str = "", sender: str = "") -> bytes:
+    def wire(self, *, trace: str = "", user: str = "", sender: str = "", line: str = "") -> bytes:
         """
         Write the reply as it goes over the line.
 
@@ -49,12 +49,15 @@ class Reply:
             trace: Server, time and trace number, as Exchange puts them into brackets.
             user: Address of the authenticated mailbox.
             sender: Address that the mail claims to come from.
+            line: What the client said last, for servers that say it back.
 
         Returns:
             One or more lines, each with its code and CRLF.
         """
         text = self.text
-        for field, value in (("{trace}", trace), ("{user}", user), ("{sender}", sender)):
+        for field, value in (
+            ("{trace}", trace), ("{user}", user), ("{sender}", sender), ("{line}", line),
+        ):  # fmt: skip
             text = text.replace(field, value)
         *first, last = text.split("\n")
         lines = [f"{self.code}-{line}\r\n" for line in first] + [f"{self.code} {last}\r\n"]

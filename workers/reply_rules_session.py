@@ -331,8 +331,8 @@ SESSION_RULES = (
             "conditional-access-smtp",
             Scope.TENANT,
             Remedy.ADMIN_SETTING,
-            "A policy of the tenant refused the sign-in: Conditional Access, multi-factor"
-            " authentication or a disabled protocol. It may depend on our network address.",
+            "A policy of the tenant refused the sign-in, perhaps for our network address alone:"
+            " Conditional Access, multi-factor authentication or a disabled protocol.",
             "Check the sign-in log of the mailbox and the Conditional Access policies; allow this"
             " app, or this server's address, for the mailbox.",
             probe=HOUR,
