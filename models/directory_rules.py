@@ -235,8 +235,8 @@ def mailbox_address(value: str) -> str:
     Return a sender's address in lower case.
 
     Source:
-        Personal accounts cannot submit with OAuth though their server offers it (fact sheet,
-        section 1.1), so they are refused here.
+        Personal accounts cannot submit with OAuth though their server offers it
+        (learn.microsoft.com/answers/questions/1824204), so they are refused here.
     """
     try:
         address = parse_address(value)

@@ -65,7 +65,7 @@ class Reply:
 
 
 _TABLE = (
-    # 3.2 Connection and authentication
+    # Connection and authentication
     ("service_not_available", 421, "4.3.2 Service not available"),
     ("service_not_active", 421, "4.3.2 Service not active"),
     ("too_many_connections", 421, _TOO_MANY),
@@ -141,7 +141,7 @@ _TABLE = (
         550,
         "5.7.30 Basic authentication is not supported for Client Submission.",
     ),
-    # 3.3 Sender, message and quota
+    # Sender, message and quota
     ("locked_mailbox_full", 550, "5.2.251 Sender throttled due to continuous mailbox full errors."),
     (
         "locked_send_as_denied",
@@ -235,7 +235,7 @@ _TABLE = (
     ("invalid_domain_name", 501, "5.5.4 Invalid domain name"),
     ("tenant_rule", 550, "5.7.900 Delivery not authorized, message refused"),
     ("transport_rule", 550, "5.7.1 Message rejected by transport rule"),
-    # 3.4 Recipients
+    # Recipients
     ("invalid_address", 501, "5.1.3 Invalid address"),
     ("reserved_address_4", 501, "5.1.4 Recipient address reserved by RFC 2606"),
     ("reserved_address", 501, "5.1.5 Recipient address reserved by RFC 2606"),
