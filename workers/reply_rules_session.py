@@ -393,7 +393,7 @@ SESSION_RULES = (
         codes=frozenset({535}),
         detail=words(r'"status"\s*:\s*"([^"]+)"'),
     ),
-    # An unknown 535 never costs the grant (a grant that was thrown away is somebody's consent again).
+    # An unknown 535 never costs the grant: another would cost somebody a consent.
     ReplyRule(
         verdict=AUTH_REFUSED,
         with_fresh_token=AUTH_REFUSED_AGAIN,
