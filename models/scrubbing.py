@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -36,8 +36,13 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
     """
     for secret in secrets:
         if len(secret) >= LEAST:
-            for form in sorted(set(_forms(secret)), key=len, reverse=True):
-                text = _without(text, form)
+            begun: dict[str, list[str]] = {}
+            for form in sorted(_forms(secret), key=len, reverse=True):
+                # Some differ in a later character alone, such as the alphabets of base64.
+                head = form if len(form) < 2 * _HEAD else form[:_HEAD]
+                begun.setdefault(head, []).append(form)
+            for head, forms in begun.items():
+                text = _without(text, head, forms)
     return text
 
 
@@ -66,13 +71,17 @@ def _forms(secret: str) -> Iterator[str]:
         yield from (inner, inner.replace("+", "-").replace("/", "_"))
 
 
-def _without(text: str, form: str) -> str:
-    head = form if len(form) < 2 * _HEAD else form[:_HEAD]
+def _without(text: str, head: str, forms: Sequence[str]) -> str:
+    """Take out what begins with ``head``, as far as one of the forms that begin so goes on."""
     at = text.find(head)
     while at >= 0:
-        end = at + len(head)
-        while end < len(text) and end - at < len(form) and text[end] == form[end - at]:
-            end += 1
+        end = at + max(_shared(text[at : at + len(form)], form) for form in forms)
         text = text[:at] + REDACTED + text[end:]
         at = text.find(head, at + len(REDACTED))
     return text
+
+
+def _shared(text: str, form: str) -> int:
+    """Count the characters that two texts have in common from their beginning."""
+    differ = (n for n, pair in enumerate(zip(text, form, strict=False)) if pair[0] != pair[1])
+    return next(differ, min(len(text), len(form)))

@@ -252,7 +252,10 @@ def _secrets(request: Mapping[str, Any]) -> set[str]:
     """Name what is secret in a request: fields of the form, or the client's in its header."""
     form = request.get("data")
     found = {
-        str(value) for name, value in dict(form or {}).items() if name in _SECRET_FIELDS and value
+        # MSAL makes its assertion as bytes.
+        value.decode() if isinstance(value, bytes) else str(value)
+        for name, value in dict(form or {}).items()
+        if name in _SECRET_FIELDS and value
     }
     basic = str((request.get("headers") or {}).get("Authorization", "")).partition("Basic ")[2]
     if basic:
