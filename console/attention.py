@@ -8,12 +8,13 @@ from datetime import timedelta
 from enum import StrEnum
 
 from console.live import Live
-from console.next_commands import cure_of
 from console.output import counted
 from models.expiries import Expiry, Level
 from models.lookups import BY_HAND
+from models.operator_mailbox import OperatorMailbox
 from models.overview import Overview
 from models.standings import READY, Held
+from workers.cures import cure_of
 
 NEEDS_A_PERSON = 7
 """Exit code of ``status`` and ``expiries``: it ran, and somebody has to act."""
@@ -30,6 +31,7 @@ class Matter(StrEnum):
     EXPIRY = "expiry"
     DEAD_LETTERS = "dead-letters"
     NO_WORKER = "no-worker"
+    WARNINGS = "warnings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +43,25 @@ class Concern:
     command: str | None = None
 
 
-def concerns(seen: Overview, live: Live) -> list[Concern]:
+def concerns(seen: Overview, live: Live, operator: OperatorMailbox | None = None) -> list[Concern]:
     """
     Say what needs a person now; empty where all is well.
 
     What goes on by itself is left out: paused mailboxes, backlogs, used-up recipients. So is a
     mailbox that was parked by hand, and one that is not connected while nothing waits there.
+
+    Args:
+        seen: What SQL knows.
+        live: What Redis knows.
+        operator: The mailbox that warnings come from; None: nobody wants any.
     """
-    return [*_workers(seen, live), *_held(seen), *_expiries(seen), *_dead(seen)]
+    return [
+        *_workers(seen, live),
+        *_held(seen),
+        *_expiries(seen),
+        *_dead(seen),
+        *_warnings(operator),
+    ]
 
 
 def command_of(held: Held) -> str | None:
@@ -122,3 +135,8 @@ def _dead(seen: Overview) -> Iterator[Concern]:
             f"{counted(letters, 'dead letter', 'dead letters')}: replay or discard",
             "alertpost dead list",
         )
+
+
+def _warnings(operator: OperatorMailbox | None) -> Iterator[Concern]:
+    if operator is not None and operator.trouble is not None:
+        yield Concern(Matter.WARNINGS, f"warnings are {operator.sentence()}", operator.command)

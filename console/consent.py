@@ -267,16 +267,24 @@ _PAGE = """<!doctype html>
 """
 
 
-def admin_consent_link(authority: str, *, client_id: str, scope: str) -> str:
+def admin_consent_link(
+    authority: str,
+    *,
+    client_id: str,
+    scope: str,
+    redirect_uri: str | None = None,
+    state: str | None = None,
+) -> str:
     """
     Give the address at which an administrator allows the app for a whole tenant.
-
-    The last page is our redirect address, where nobody may listen; the consent is given by then.
 
     Args:
         authority: The directory's address at the sign-in service.
         client_id: The app's.
         scope: What it asks for, with spaces between.
+        redirect_uri: Its last page; None: on localhost, where nobody may listen. The consent is
+            given by then.
+        state: What comes back with the answer.
 
     Source:
         learn.microsoft.com/entra/identity-platform/v2-admin-consent.
@@ -284,8 +292,10 @@ def admin_consent_link(authority: str, *, client_id: str, scope: str) -> str:
     asked = {
         "client_id": client_id,
         "scope": scope,
-        "redirect_uri": f"http://localhost{CALLBACK_PATH}",
+        "redirect_uri": redirect_uri or f"http://localhost{CALLBACK_PATH}",
     }
+    if state is not None:
+        asked["state"] = state
     return f"{authority.rstrip('/')}/v2.0/adminconsent?{urlencode(asked)}"
 
 

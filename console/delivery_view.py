@@ -8,11 +8,11 @@ from rich.text import Text
 from sqlalchemy import Connection
 
 from console.output import out, print_fields, printable
-from console.reasons import meaning_of
 from models import deliveries
 from models.deliveries import AttemptRow, Shown
 from models.explain import standing
 from models.lifecycle import State
+from workers.reasons import meaning_of
 
 
 def gather(conn: Connection, id_or_prefix: str) -> tuple[Shown, str]:

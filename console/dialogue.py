@@ -196,7 +196,7 @@ async def signed_in(
                 host=sender.smtp_host,
                 port=sender.smtp_port,
                 tls=tls,
-                user=sender.auth_user,
+                user=sender.signs_in_as,
                 token=access.token,
                 settings=context.settings.smtp,
                 trace=lambda step: tell(line_of(step)),

@@ -28,6 +28,13 @@ def cured_by_consent() -> frozenset[str]:
 
 
 @cache
+def lost_consent() -> frozenset[str]:
+    """Return the reasons that say that a consent is worth nothing any more."""
+    told = (Remedy.SIGN_IN_AGAIN, Remedy.ADMIN_CONSENT)
+    return frozenset().union(*(_rules(_oauth_verdicts(), remedy) for remedy in told))
+
+
+@cache
 def cured_by_credential() -> frozenset[str]:
     """Return the reasons that a new secret or certificate puts an end to."""
     rules = _rules(_oauth_verdicts(), Remedy.NEW_SECRET)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from console.consent_pages.listening import listen
 from console.embedded_redis import EmbeddedRedis
 from console.supervisor import Child
 from models.errors import ConfigurationError
@@ -34,13 +35,7 @@ def workers(
         processes: How many; None as the settings say.
         concurrency: Visits at once in each; None as the settings say.
     """
-    environment: dict[str, str] = {}
-    # Only what the environment lacks: a variable beside its _FILE twin would be an error.
-    if not given.redis_url:
-        environment["ALERTPOST_REDIS_URL"] = settings.redis_url
-    if not given.secret_keys:
-        keys = (key.get_secret_value() for key in settings.secret_keys)
-        environment["ALERTPOST_SECRET_KEYS"] = ",".join(keys)
+    environment = _filled_in(given, settings)
     if concurrency is not None:
         environment["ALERTPOST_WORKER__CONCURRENCY"] = str(concurrency)
     return [
@@ -52,6 +47,34 @@ def workers(
         )
         for number in range(1, (processes or settings.worker.processes) + 1)
     ]
+
+
+def consents(given: Settings, settings: Settings) -> Child:
+    """
+    Describe the process that serves the consent pages.
+
+    Raises:
+        ConfigurationError: Something else listens where it should.
+    """
+    # Here rather than in the child, which would be started again and again.
+    listen(settings.consents.host, settings.consents.port).close()
+    host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(settings.consents.host, settings.consents.host)  # noqa: S104 - asked, not bound
+
+    def ready() -> bool:
+        try:
+            address = (host, settings.consents.port)
+            socket.create_connection(address, timeout=_ANSWER_SECONDS).close()
+        except OSError:
+            return False
+        return True
+
+    return Child(
+        "consents",
+        (*_MODULE, "console.cli", "consents", "serve"),
+        env=_filled_in(given, settings),
+        ready=ready,
+        stop_seconds=_STOP_SECONDS,
+    )
 
 
 def embedded_redis(server: EmbeddedRedis) -> Child:
@@ -162,6 +185,18 @@ class SandboxProcess:
         except OSError:
             return "it left no log"
         return lines[-1] if lines else "it left an empty log"
+
+
+def _filled_in(given: Settings, settings: Settings) -> dict[str, str]:
+    """Tell a child what only the data directory knows."""
+    environment: dict[str, str] = {}
+    # Only what the environment lacks: a variable beside its _FILE twin would be an error.
+    if not given.redis_url:
+        environment["ALERTPOST_REDIS_URL"] = settings.redis_url
+    if not given.secret_keys:
+        keys = (key.get_secret_value() for key in settings.secret_keys)
+        environment["ALERTPOST_SECRET_KEYS"] = ",".join(keys)
+    return environment
 
 
 def _free_ports() -> tuple[int, int]:

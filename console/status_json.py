@@ -8,15 +8,20 @@ from typing import Any
 
 from console.attention import Concern, command_of
 from console.live import Live
-from console.reasons import meaning_of
 from console.status_view import near_expiries, next_at
 from models.backlog import WaitingLane
+from models.operator_mailbox import NOT_SET, OperatorMailbox
 from models.overview import Dead, Overview
 from models.standings import Held
+from workers.reasons import meaning_of
 
 
 def status_json(
-    seen: Overview, live: Live, needed: Sequence[Concern], first_step: str | None
+    seen: Overview,
+    live: Live,
+    needed: Sequence[Concern],
+    first_step: str | None,
+    operator: OperatorMailbox | None,
 ) -> dict[str, Any]:
     """
     Shape what was seen.
@@ -26,6 +31,7 @@ def status_json(
         live: What Redis knows.
         needed: What needs a person.
         first_step: The command to begin with; None where everything is set up.
+        operator: The mailbox that warnings come from; None: nobody wants any.
     """
     who = seen.standings
     return {
@@ -51,6 +57,20 @@ def status_json(
         # Not an empty list where nobody could be asked.
         "workers": [asdict(one) for one in live.workers] if live.away is None else None,
         "expiries": [asdict(one) for one in near_expiries(seen.expiries)],
+        "warnings": operator_json(operator),
+    }
+
+
+def operator_json(operator: OperatorMailbox | None) -> dict[str, Any]:
+    """Shape how warnings are mailed."""
+    if operator is None:
+        return {"mailed": False, "says": NOT_SET, "from": None, "to": [], "command": None}
+    return {
+        "mailed": operator.trouble is None,
+        "says": operator.sentence(),
+        "from": operator.address,
+        "to": operator.recipients,
+        "command": operator.command,
     }
 
 

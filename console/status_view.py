@@ -13,25 +13,30 @@ from console.expiry_view import print_expiries
 from console.live import Live
 from console.names import some_of
 from console.output import cell, counted, out, print_fields, print_table
-from console.reasons import meaning_of
 from models.backlog import WaitingLane
 from models.expiries import Expiry, Level
 from models.explain import span_text
+from models.operator_mailbox import NOT_SET, OperatorMailbox
 from models.overview import Overview
 from models.standings import Held
+from workers.reasons import meaning_of
 
 MOST = 10
 """So much of a list is shown; JSON has all of it."""
 
 
 def print_status(
-    seen: Overview, live: Live, needed: Sequence[Concern], first_step: str | None
+    seen: Overview,
+    live: Live,
+    needed: Sequence[Concern],
+    first_step: str | None,
+    operator: OperatorMailbox | None,
 ) -> None:
     """Print everything that there is something to say of; arguments as for ``status_json``."""
     if first_step is not None:
         out.print(Text(f"Nothing can be sent yet. Next: `{first_step}`.", "bold"))
     _print_concerns(seen, needed, begun=first_step is None)
-    _print_figures(seen, live)
+    _print_figures(seen, live, operator)
     for held in seen.standings.held[:MOST]:
         _print_held(held)
     _tell_more(seen.standings.held, "`alertpost mailboxes list`")
@@ -83,7 +88,7 @@ def _print_concerns(seen: Overview, needed: Sequence[Concern], *, begun: bool) -
     out.print()
 
 
-def _print_figures(seen: Overview, live: Live) -> None:
+def _print_figures(seen: Overview, live: Live, operator: OperatorMailbox | None) -> None:
     who = seen.standings
     kinds = Counter({"ready": who.mailboxes_ready})
     for held in who.held:
@@ -100,6 +105,7 @@ def _print_figures(seen: Overview, live: Live) -> None:
             "mail": f"{seen.waiting:,} waiting{lanes}, {seen.in_hand:,} in hand, {dead:,} dead",
             "workers": _workers(live),
             "Redis": "answers" if live.away is None else f"does not answer: {live.away}",
+            "warnings": NOT_SET if operator is None else operator.sentence(),
         }
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -13,10 +13,19 @@ from console import park_causes
 from console.consent import admin_consent_link
 from console.context import Context
 from console.exchange_powershell import App
-from console.next_commands import command_for
+from console.refusals import explained
 from console.token_claims import read_claims
 from console.waking import wake
-from models import app_registrations, audit, grants, lane, mailboxes, senders, tenants
+from models import (
+    app_registrations,
+    audit,
+    consent_links,
+    grants,
+    lane,
+    mailboxes,
+    senders,
+    tenants,
+)
 from models.app_registrations import Credential
 from models.clouds import resolve
 from models.database import read, write
@@ -26,19 +35,10 @@ from models.lookups import BY_HAND
 from models.mailboxes import MailboxEntry
 from models.redis_keys import RedisKeys
 from models.senders import Sender
+from models.tenants import TenantEntry
 from workers import first_token
-from workers.entra import Entra, Tokens
-from workers.oauth_errors import classify_oauth
+from workers.entra import Consent, Entra, Tokens
 from workers.tls_contexts import TlsContexts
-from workers.verdict import Remedy
-
-_SAYS_ALL = frozenset(
-    {
-        "wrong_account", "wrong_tenant", "wrong_audience", "state_mismatch", "nonce_mismatch",
-        "invalid_tenant", "no_refresh_token",
-    }
-)  # fmt: skip
-"""Errors that our own checks raise, whose description already is for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,14 @@ def account(context: Context, address: str, *, kind: str | None = None) -> Accou
         tenant = tenants.tenant(conn, entry.tenant_slug)
         app = app_registrations.open_app(conn, context.vault, sender.app_id)
     if kind is not None:
-        scopes = senders.scopes(cloud=resolve(tenant.cloud), grant_kind=kind, override=tenant.scope)
-        sender = replace(sender, scopes=scopes)
+        sender = for_kind(sender, tenant, kind)
     return Account(entry, sender, app.credential)
+
+
+def for_kind(sender: Sender, tenant: TenantEntry, kind: str) -> Sender:
+    """Give a sender with the scopes of another kind of grant than it may have now."""
+    scopes = senders.scopes(cloud=resolve(tenant.cloud), grant_kind=kind, override=tenant.scope)
+    return replace(sender, scopes=scopes)
 
 
 def entra(context: Context, sender: Sender) -> Entra:
@@ -139,9 +144,20 @@ def complete(
         consent = client.complete(who.sender, who.credential, flow=flow, callback=callback)
     except CredentialRejected as refused:
         raise explained(refused, who.entry) from refused
-    connected = _store(
+    return keep(context, who, consent, actor=actor)
+
+
+def keep(context: Context, who: Account, consent: Consent, *, actor: str) -> Connected:
+    """
+    Store what a person's consent brought, and let go on what waited for it.
+
+    Raises:
+        NotFound: The mailbox was removed meanwhile.
+        Conflict: The same.
+    """
+    connected = store_grant(
         context,
-        who,
+        who.entry.address,
         actor=actor,
         kind=grants.DELEGATED,
         tokens=consent.tokens,
@@ -165,9 +181,9 @@ def connect_app_only(context: Context, address: str, *, actor: str) -> Connected
         tokens = entra(context, who.sender).client_credentials(who.sender, who.credential)
     except CredentialRejected as refused:
         raise explained(refused, who.entry) from refused
-    return _store(
+    return store_grant(
         context,
-        who,
+        who.entry.address,
         actor=actor,
         kind=grants.APP_ONLY,
         tokens=tokens,
@@ -202,31 +218,6 @@ def known_app(context: Context, address: str) -> tuple[App, str]:
     if claims is None or not claims.object_id:
         return app, "the token that Entra gave does not tell it"
     return replace(app, object_id=claims.object_id), ""
-
-
-def explained(refused: CredentialRejected, entry: MailboxEntry) -> CredentialRejected:
-    """Say in plain words what a refusal of Entra means and what to do about it."""
-    if refused.error in _SAYS_ALL:
-        return refused
-    verdict = classify_oauth(
-        refused.error,
-        refused.codes,
-        refused.suberror,
-        refused.description,
-        http_status=refused.http_status,
-    )
-    command = None
-    if verdict.remedy is not Remedy.SIGN_IN_AGAIN:
-        command = command_for(verdict.rule, entry)
-    detail = f" Here: `{command}`." if command else ""
-    detail += f" [{verdict.detail}]" if verdict.detail else ""
-    return CredentialRejected(
-        refused.error,
-        codes=refused.codes,
-        description=f"{verdict.meaning} {verdict.next_step}{detail}",
-        suberror=refused.suberror,
-        http_status=refused.http_status,
-    )
 
 
 def park(context: Context, address: str, *, text: str, actor: str) -> MailboxEntry:
@@ -325,9 +316,9 @@ def note(
     )
 
 
-def _store(
+def store_grant(
     context: Context,
-    who: Account,
+    address: str,
     *,
     actor: str,
     kind: str,
@@ -335,9 +326,28 @@ def _store(
     account: str,
     tenant_claim: str,
     object_claim: str,
+    prepare: Callable[[Connection], None] | None = None,
+    **detail: Any,
 ) -> Connected:
-    key = who.sender.mailbox_id
+    """
+    Store what a sign-in or another program's grant brought, and let go on what waited for it.
+
+    Args:
+        context: Open resources.
+        address: The mailbox.
+        actor: Who, for the audit trail.
+        kind: As ``grants.connect_mailbox``, like the next four.
+        tokens: Likewise.
+        account: Likewise.
+        tenant_claim: Likewise.
+        object_claim: Likewise.
+        prepare: What is to be done in the same transaction, before.
+        detail: More for the audit trail.
+    """
     with write(context.engine) as conn:
+        if prepare is not None:
+            prepare(conn)
+        key = mailboxes.mailbox(conn, address).id
         grant = grants.connect_mailbox(
             conn,
             context.vault,
@@ -348,7 +358,8 @@ def _store(
             tenant_claim=tenant_claim,
             object_claim=object_claim,
         )
-        entry = mailboxes.mailbox(conn, who.entry.address)
+        consent_links.note_connected(conn, key)
+        entry = mailboxes.mailbox(conn, address)
         resumed: list[UUID] = []
         if entry.park_reason in park_causes.cured_by_consent():
             resumed = lane.resume_scope(conn, mailbox_id=key)
@@ -361,8 +372,9 @@ def _store(
             kind=kind,
             account=account,
             resumed=addresses,
+            **detail,
         )
-        entry = mailboxes.mailbox(conn, who.entry.address)
+        entry = mailboxes.mailbox(conn, address)
     if context.settings.redis_url:
         keys = RedisKeys(context.settings.redis_prefix)
         first_token.share(

@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import groupby
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, exists, func, or_, select
 
+from models.clock import utc_after
 from models.grants import DELEGATED, GRANT
 from models.lookups import APP, MAILBOX, TENANT, live_mailbox
 
@@ -26,6 +27,13 @@ A refresh token ends when it was not used for so long; each use begins this anew
 Source:
     Microsoft, "Refresh tokens in the Microsoft identity platform", token lifetime.
 """
+
+
+_OLD_GRANT = (
+    "Workers refresh a grant that no alert uses about once a week, for another 90 days "
+    "(ALERTPOST_LEASE__KEEP_WARM_DAYS). One that gets old means that no worker runs, that this is "
+    "switched off, or that Entra refuses. One mail shows which, and makes it last."
+)
 
 
 class Level(StrEnum):
@@ -132,6 +140,17 @@ def credential_rows(conn: Connection) -> list[CredentialRow]:
     return [CredentialRow(**row._mapping) for row in rows]  # noqa: SLF001 - a public name
 
 
+def ends_near(conn: Connection, *, within: timedelta) -> bool:
+    """Tell whether something may end within this time; cheaper than to look at everything."""
+    used = func.coalesce(GRANT.c.refreshed_at, GRANT.c.granted_at)
+    idle = (within - GRANT_IDLE).total_seconds()
+    near = or_(
+        exists().where(APP.c.credential_expires_at <= utc_after(within.total_seconds())),
+        exists().where(GRANT.c.kind == DELEGATED, used <= utc_after(idle)),
+    )
+    return bool(conn.scalar(select(near)))
+
+
 def expiries(rows: Iterable[CredentialRow], now: datetime) -> list[Expiry]:
     """
     Say what ends when; what ends first comes first, what nobody knows last.
@@ -187,8 +206,11 @@ def _grants(users: Sequence[CredentialRow], now: datetime) -> Iterator[Expiry]:
                 "Nothing was sent for 90 days, so Entra takes the consent no more: sign in again."
             )
             command = f"alertpost mailboxes connect {address}"
+        elif level_of(ends_at - now) is Level.LATER:
+            step = "Nothing to do: each mail, and workers about once a week, make it last 90 days."
+            command = f"alertpost mailboxes test {address} --to {address}"
         else:
-            step = "Send one mail: each use of the consent makes it last for another 90 days."
+            step = _OLD_GRANT
             command = f"alertpost mailboxes test {address} --to {address}"
         yield _expiry(Kind.GRANT, row.mailbox, ends_at, now, [row], next_step=step, command=command)
 

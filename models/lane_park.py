@@ -211,6 +211,7 @@ def _resume(conn: Connection, which: ColumnElement[bool]) -> list[UUID]:
             park_answer=null(),
             park_count=0,
             resume_count=_M.resume_count + 1,
+            resumed_at=utc_now(),
             probe_at=null(),
         )
         .returning(_M.id)

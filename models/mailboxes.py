@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models import directory_rules as rules
 from models.clock import utc_now
+from models.consent_links import forget
 from models.deliveries import counted
 from models.errors import Conflict, NotFound
 from models.grants import GRANT, withdraw
@@ -34,6 +35,7 @@ class MailboxEntry:
     A mailbox as lists show it.
 
     Attributes:
+        auth_form: In which name ``auth_user`` was seen to sign in; None: not tried yet.
         standing: ``ready``, ``not connected``, ``parked`` or ``paused``, the worst that is true.
         waiting: Deliveries that are queued or being sent.
         dead: Dead letters that wait for a person.
@@ -45,6 +47,7 @@ class MailboxEntry:
     address: str
     display_name: str | None
     auth_user: str | None
+    auth_form: str | None
     is_default: bool
     standing: str
     connected_at: datetime | None
@@ -117,6 +120,7 @@ def add_mailbox(
         "tenant_id": tenant,
         "display_name": rules.display_name(display_name) if display_name else None,
         "auth_user": rules.auth_user(auth_user) if auth_user else None,
+        "auth_form": None,
         "is_default": _default_of(conn, tenant) is None,
     }
     there = conn.execute(
@@ -155,6 +159,9 @@ def edit_mailbox(conn: Connection, address: str, **changes: Unpack[MailboxChange
     if "auth_user" in changes:
         user = changes["auth_user"]
         values["auth_user"] = rules.auth_user(user) if user else None
+        if values["auth_user"] != entry.auth_user:
+            # What worked for one account says nothing of another.
+            values["auth_form"] = None
     if values:
         conn.execute(update(MAILBOX).where(MAILBOX.c.id == entry.id).values(**values))
     return mailbox(conn, address)
@@ -294,6 +301,7 @@ def retire(conn: Connection, mailbox_ids: list[UUID]) -> Removal:
         .group_by(DELIVERY.c.mailbox_id)
     ).all()
     grants = withdraw(conn, mailbox_ids)
+    forget(conn, mailbox_ids)
     unused = set(mailbox_ids) - {row.mailbox_id for row in used}
     conn.execute(delete(MAILBOX).where(MAILBOX.c.id.in_(unused)))
     return Removal(
@@ -337,6 +345,7 @@ def _listing() -> Any:
             MAILBOX.c.address,
             MAILBOX.c.display_name,
             MAILBOX.c.auth_user,
+            MAILBOX.c.auth_form,
             MAILBOX.c.is_default,
             MAILBOX.c.connected_at,
             MAILBOX.c.parked_at,

@@ -65,6 +65,11 @@ class RedisKeys:
         return f"{self.prefix}:keep-warm"
 
     @property
+    def warnings_lock(self) -> str:
+        """Held by the one worker that looks for what the operator has to be told."""
+        return f"{self.prefix}:warnings"
+
+    @property
     def workers(self) -> str:
         """Sorted set of the workers that live, by the moment in ms until which each is known to."""
         return f"{self.prefix}:workers"

@@ -24,6 +24,7 @@ from models.vault import (
     Vault,
     app_key_context,
     app_secret_context,
+    consent_token_context,
     delivery_context,
     grant_context,
 )
@@ -95,14 +96,15 @@ class _Place:
 
 
 def _places() -> tuple[_Place, ...]:
-    apps, grants, deliveries = (
+    apps, grants, links, deliveries = (
         tables.METADATA.tables[model.__tablename__]
-        for model in (tables.AppRegistration, tables.Grant, tables.Delivery)
+        for model in (tables.AppRegistration, tables.Grant, tables.ConsentLink, tables.Delivery)
     )
     return (
         _Place("app secrets", apps, apps.c.client_secret_encrypted, app_secret_context),
         _Place("app keys", apps, apps.c.private_key_encrypted, app_key_context),
         _Place("grants", grants, grants.c.cache_encrypted, grant_context, versioned=True),
+        _Place("consent links", links, links.c.token_encrypted, consent_token_context),
         _Place("deliveries", deliveries, deliveries.c.payload_encrypted, delivery_context),
     )
 

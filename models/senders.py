@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Uuid, bindparam, select
 
+from models.auth_forms import AuthForm
 from models.clouds import Cloud, resolve
 from models.grants import APP_ONLY, GRANT
 from models.lookups import APP, MAILBOX, TENANT
 from models.quota import external_limit
+
+if TYPE_CHECKING:
+    from models.tenants import TenantEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,8 @@ class Sender:
     One mailbox, its tenant, its app registration and its grant, joined.
 
     Attributes:
-        auth_user: Who authenticates; the mailbox itself unless it is a shared one.
+        auth_user: Whose token it is; the mailbox itself unless it is a shared one.
+        auth_form: In which name that user signs in; see ``signs_in_as``.
         app_version: Grows with the app's credential.
         authority_url: ``https://host/<directory id>``; None where ``oidc_authority`` is given.
         oidc_authority: A whole issuer, instead of ``authority_url``.
@@ -67,6 +72,17 @@ class Sender:
     grant_id: UUID | None
     grant_kind: str | None
     grant_version: int
+    auth_form: AuthForm = AuthForm.DELEGATE
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether another account authenticates for this mailbox."""
+        return self.auth_user.lower() != self.address.lower()
+
+    @property
+    def signs_in_as(self) -> str:
+        """The user that AUTH names."""
+        return self.address if self.auth_form is AuthForm.MAILBOX else self.auth_user
 
     @property
     def credential(self) -> tuple[UUID | None, int]:
@@ -106,6 +122,12 @@ def authority_url(
     return None if oidc_authority else f"{authority or cloud.authority}/{directory_id}"
 
 
+def sign_in_address(tenant: TenantEntry) -> str:
+    """Return the address of the service that a tenant signs in at."""
+    authority = tenant.authority or resolve(tenant.cloud).authority
+    return tenant.oidc_authority or authority
+
+
 def scopes(*, cloud: Cloud, grant_kind: str | None, override: str | None) -> tuple[str, ...]:
     """Return what to ask Entra for."""
     if override:
@@ -121,6 +143,7 @@ _JOINED = (
         MAILBOX.c.address,
         MAILBOX.c.display_name,
         MAILBOX.c.auth_user,
+        MAILBOX.c.auth_form,
         APP.c.id.label("app_id"),
         APP.c.client_id,
         APP.c.version.label("app_version"),
@@ -169,6 +192,7 @@ def _sender(row: Any) -> Sender:
         address=row.address,
         display_name=row.display_name,
         auth_user=row.auth_user or row.address,
+        auth_form=_auth_form(row.auth_form),
         app_id=row.app_id,
         client_id=row.client_id,
         app_version=row.app_version,
@@ -201,3 +225,7 @@ def _sender(row: Any) -> Sender:
         grant_kind=row.grant_kind,
         grant_version=row.grant_version or 0,
     )
+
+
+def _auth_form(stored: str | None) -> AuthForm:
+    return AuthForm.MAILBOX if stored == AuthForm.MAILBOX else AuthForm.DELEGATE

@@ -36,6 +36,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from models.addresses import parse_address
 from models.errors import ConfigurationError, VaultError
 from models.quota import DayLimits
 from models.vault import parse_key
@@ -95,11 +96,18 @@ def _redis_url(value: str) -> str:
 
 
 def _public_url(value: str) -> str:
+    if not value:
+        return value
     parts = _check_url(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be http://host[:port] or https://host[:port]")
     if parts.query or parts.fragment or parts.username:
         raise ValueError("must end with the host or a path: no user, no '?', no '#'")
+    if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1"}:
+        raise ValueError(
+            "must be https: Microsoft sends a browser back over http to localhost only; put a "
+            "reverse proxy with TLS before the consent pages"
+        )
     return value.rstrip("/")
 
 
@@ -113,6 +121,28 @@ def _check_url(value: str) -> Any:
             "is not a URL; a user or password with special characters must be percent-encoded"
         ) from None
     return parts
+
+
+def _bare_address(value: str) -> str:
+    if not value:
+        return value
+    address = parse_address(value)
+    if address.name:
+        raise ValueError("is the bare address of a mailbox, without a display name")
+    return address.spec.lower()
+
+
+def _addresses(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _checked_addresses(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            parse_address(value)
+        except ValueError as error:
+            raise ValueError(f"one of the addresses {error}") from None
+    return values
 
 
 def _secret_keys(value: object) -> object:
@@ -262,6 +292,18 @@ class WorkerSettings(_Group):
     """Visits at the same time in each process, not counting those that wait long for a server."""
 
 
+class ConsentsSettings(_Group):
+    """The pages on which a customer's administrator connects a mailbox."""
+
+    host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
+    """Where they are served; a reverse proxy with TLS stands before it."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8025
+    provider: Annotated[str, Field(max_length=100)] = ""
+    """Who asks, in the customer's eyes: the service provider's name."""
+    contact: Annotated[str, Field(max_length=200)] = ""
+    """Whom to ask: an address or a telephone number."""
+
+
 class LogSettings(_Group):
     """What is logged, and in which form."""
 
@@ -295,9 +337,20 @@ class Settings(BaseSettings):
         AfterValidator(_check_keys),
     ] = ()
     """The first one encrypts, all of them decrypt."""
-    public_url: Annotated[str, AfterValidator(_public_url)] = "http://localhost:8025"
+    public_url: Annotated[str, AfterValidator(_public_url)] = ""
+    """Where customers reach the consent pages; empty: there are none."""
     ca_file: Annotated[Path | None, AfterValidator(_readable)] = None
     """Certificate authorities to trust instead of the system's, in PEM."""
+    operator_mailbox: Annotated[str, AfterValidator(_bare_address)] = ""
+    """The mailbox from which the provider is warned; empty: nobody is warned by mail."""
+    operator_to: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(_addresses),
+        AfterValidator(_checked_addresses),
+        Field(max_length=100),
+    ] = ()
+    """Who is warned; empty: that mailbox itself."""
     pacing: PacingSettings = PacingSettings()
     visit: VisitSettings = VisitSettings()
     smtp: SmtpSettings = SmtpSettings()
@@ -305,6 +358,7 @@ class Settings(BaseSettings):
     retry: RetrySettings = RetrySettings()
     sweep: SweepSettings = SweepSettings()
     worker: WorkerSettings = WorkerSettings()
+    consents: ConsentsSettings = ConsentsSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -114,6 +114,8 @@ class Mailbox(SQLModel, table=True):
     """Lower case; the envelope sender and, unless ``auth_user`` says otherwise, the AUTH user."""
     display_name: str | None = Field(default=None, max_length=200)
     auth_user: str | None = Field(default=None, max_length=320, index=True)
+    auth_form: str | None = Field(default=None, max_length=10)
+    """In which name ``auth_user`` signs in, see ``auth_forms``; None: in its own, not proven."""
     is_default: bool = False
     """Takes the tenant's alerts that name no mailbox; at most one a tenant."""
     connected_at: datetime | None = _time(nullable=True)
@@ -131,6 +133,8 @@ class Mailbox(SQLModel, table=True):
     """How many probes in a row ended parked again; 0 after a success."""
     resume_count: int = 0
     """How often it was resumed: an answer to a try from before the last time parks nothing."""
+    resumed_at: datetime | None = _time(nullable=True)
+    """When it was resumed last."""
     probe_at: datetime | None = _time(nullable=True)
     """When the sweep lets one mail try whether the cause is gone; None: only a person resumes."""
     paused_until: datetime | None = _time(nullable=True)
@@ -265,6 +269,49 @@ class Attempt(SQLModel, table=True):
     refused: dict[str, str] | None = Field(default=None, sa_type=JSON)
 
 
+class ConsentLink(SQLModel, table=True):
+    """A link by which a customer's administrator connects a mailbox; one at a time holds."""
+
+    __tablename__ = "consent_link"
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    mailbox_id: UUID = Field(foreign_key="mailbox.id", index=True)
+    token_encrypted: bytes = Field(sa_type=LargeBinary)
+    """What the link ends with, so that the same link can be shown again."""
+    token_sha256: str = Field(unique=True, max_length=64)
+    """Finds it once the key that sealed the token itself is gone."""
+    made_by: str = Field(max_length=100)
+    note: str = Field(default="", max_length=500)
+    """For whoever opens the link."""
+    created_at: datetime = _created()
+    expires_at: datetime = _time()
+    opened_at: datetime | None = _time(nullable=True)
+    """The first time; a mail scanner counts as somebody."""
+    started_at: datetime | None = _time(nullable=True)
+    refused_at: datetime | None = _time(nullable=True)
+    refusal: str | None = Field(default=None, sa_type=Text)
+    """Why the last sign-in by it brought nothing."""
+    connected_at: datetime | None = _time(nullable=True)
+    """When its mailbox was connected, by it or otherwise; it is worth nothing from then on."""
+    withdrawn_at: datetime | None = _time(nullable=True)
+    """When somebody withdrew it, or made another one for the same mailbox."""
+
+
+class SignIn(SQLModel, table=True):
+    """A sign-in that was begun by a link and waits for its callback, which any process may get."""
+
+    __tablename__ = "sign_in"
+
+    state_sha256: str = Field(primary_key=True, max_length=64)
+    """Of the ``state`` that goes out and comes back; whoever reads the table cannot answer it."""
+    link_id: UUID = Field(foreign_key="consent_link.id", index=True)
+    flow_encrypted: bytes = Field(sa_type=LargeBinary)
+    """MSAL's flow: PKCE's verifier and the nonce. Not resealed by a rotation, it ends too soon."""
+    created_at: datetime = _created()
+    expires_at: datetime = _time()
+    used_at: datetime | None = _time(nullable=True)
+
+
 class RecipientCount(SQLModel, table=True):
     """Recipients that one account, or one tenant's external ones, reached within a short time."""
 
@@ -296,10 +343,45 @@ class AuditEntry(SQLModel, table=True):
     detail: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
 
 
+class ToldWarning(SQLModel, table=True):
+    """
+    A warning that was mailed to the operator, so that nobody is told twice.
+
+    One row for each mailbox that was lost, and for each step towards the end of a credential.
+    """
+
+    __tablename__ = "told_warning"
+    __table_args__ = (
+        Index("ix_told_warning_what", "kind", "subject", "detail", "moment", unique=True),
+    )
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    kind: str = Field(max_length=20)
+    """``loss``, or what ends: ``client secret``, ``certificate``, ``grant``."""
+    subject: str = Field(max_length=320)
+    """Name of the app registration, or address of the mailbox."""
+    detail: str = Field(max_length=100)
+    """The level, such as ``7d``; of a loss the verdict's rule."""
+    moment: datetime = _time()
+    """When it ends; of a loss when the mailbox was parked."""
+    cause: str = Field(default="", max_length=500)
+    """Of a loss: what it has in common with others that one mail told of."""
+    told_at: datetime = _time()
+    delivery_id: UUID
+    """The mail. No foreign key: what was told stays told when the mail is gone."""
+    tellings: int = 1
+    """How often it was told, repetitions included."""
+    repeated_at: datetime | None = _time(nullable=True)
+    over_at: datetime | None = _time(nullable=True)
+    """Of a loss: when it was seen that the mailbox no longer waits for this."""
+    over_delivery_id: UUID | None = None
+    """The mail that said so; None where there was nothing to say."""
+
+
 METADATA = SQLModel.metadata
 """All tables, for migrations and for databases made in tests."""
 
 __all__ = [
-    "METADATA", "AppRegistration", "Attempt", "AuditEntry", "Delivery", "Grant", "Mailbox",
-    "RecipientCount", "Tenant", "UtcDateTime",
+    "METADATA", "AppRegistration", "Attempt", "AuditEntry", "ConsentLink", "Delivery", "Grant",
+    "Mailbox", "RecipientCount", "SignIn", "Tenant", "ToldWarning", "UtcDateTime",
 ]  # fmt: skip

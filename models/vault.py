@@ -197,6 +197,16 @@ def token_context(mailbox_id: UUID) -> str:
     return f"token:{mailbox_id}"
 
 
+def consent_token_context(link_id: UUID) -> str:
+    """Where a consent link's token, stored to be shown again, belongs."""
+    return f"consent-token:{link_id}"
+
+
+def sign_in_context(state_sha256: str) -> str:
+    """Where the flow of a sign-in that waits for its callback belongs."""
+    return f"sign-in:{state_sha256}"
+
+
 def _key_id(key: bytes) -> bytes:
     # Hashed with a word of its own, so that the id is no part of what seals values.
     return hashlib.sha256(b"alertpost key id\x00" + key).digest()[: PREFIX_BYTES - 1]

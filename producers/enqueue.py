@@ -21,14 +21,13 @@ from models import database, intake, routes
 from models.alert import AlertEmail
 from models.database import create_engine_from, read, write
 from models.errors import InvalidAlert, NotFound
-from models.ids import uuid7
 from models.intake import NewDelivery, Receipt
-from models.message_ids import new_message_id
 from models.moves import DELIVERY
+from models.new_delivery import new_delivery
 from models.redis_keys import RedisKeys
 from models.settings import Settings
 from models.severity import Severity
-from models.vault import Vault, delivery_context
+from models.vault import Vault
 from models.waker import Waker
 from producers.alertmanager import (
     LatestMail,
@@ -152,22 +151,12 @@ class Producer:
 
     def _delivery(self, alert: AlertEmail, known: routes.Routes) -> NewDelivery:
         route = self._route(alert, known)
-        delivery_id = uuid7()
-        content, fingerprint = alert.dump_and_fingerprint()
-        return NewDelivery(
-            id=delivery_id,
+        return new_delivery(
+            alert,
+            self._vault,
             tenant_id=route.tenant_id,
             mailbox_id=route.mailbox_id,
-            severity=int(alert.severity),
-            fingerprint=fingerprint,
-            subject=alert.subject,
-            recipients=alert.envelope_recipients,
-            payload_encrypted=self._vault.seal(content, context=delivery_context(delivery_id)),
-            message_id=new_message_id(delivery_id, route.address.rpartition("@")[2]),
-            idempotency_key=alert.idempotency_key,
-            alert_id=alert.alert_id,
-            not_before=alert.not_before,
-            expires_at=alert.expires_at,
+            address=route.address,
         )
 
     def _route(self, alert: AlertEmail, known: routes.Routes) -> routes.Route:

@@ -9,7 +9,7 @@ It asks nobody who they are, so the sandbox must not listen where strangers are.
     GET    /mailboxes                         what each mailbox did: taken, violations, peaks
     GET    /mailboxes/{address}               the same of one
     PATCH  /mailboxes/{address}               smtp_auth (true, false, null = as the tenant),
-                                              licensed, conditional_access, send_as,
+                                              licensed, conditional_access, send_as, full_access,
                                               quota_bytes, used_bytes, limits
     POST   /mailboxes/{address}/unlock        end a lock-out
     GET    /violations?mailbox=               times that a limit was broken, one JSON line each
@@ -23,7 +23,7 @@ It asks nobody who they are, so the sandbox must not listen where strangers are.
     POST   /tenants/{tenant}/mailboxes        add a mailbox; see worldfile.MailboxSpec
     POST   /tenants/{tenant}/consent          client_id; action: grant, withdraw, restore, remove,
                                               disable or enable; for grant also permissions,
-                                              roles, mailboxes
+                                              roles, mailboxes, scope
     PATCH  /users/{address}                   enabled, password, admin, mfa
     DELETE /users/{address}                   delete the account; its mailbox stays
     POST   /users/{address}/revoke            revoke its grants; recall_access_tokens
@@ -129,6 +129,7 @@ class MailboxChange(_Body):
     licensed: bool = True
     conditional_access: bool = False
     send_as: tuple[Address, ...] = ()
+    full_access: tuple[Address, ...] = ()
     quota_bytes: Annotated[int, Field(ge=0)] | None = None
     used_bytes: int = Field(default=0, ge=0)
     limits: dict[str, Any] = Field(default_factory=dict)
@@ -151,6 +152,7 @@ class ConsentChange(_Body):
     permissions: tuple[str, ...] = (SMTP_PERMISSION,)
     roles: tuple[str, ...] = ()
     mailboxes: tuple[Address, ...] = ()
+    scope: tuple[str, ...] = ()
 
 
 class Revocation(_Body):
@@ -339,10 +341,9 @@ class _Control:
         change = await _read(request, MailboxChange)
         if "limits" in change.model_fields_set:
             mailbox.limits = _changed_limits(mailbox.limits, change.limits)
-        for name in change.model_fields_set - {"limits", "send_as"}:
-            setattr(mailbox, name, getattr(change, name))
-        if "send_as" in change.model_fields_set:
-            mailbox.send_as = set(change.send_as)
+        for name in change.model_fields_set - {"limits"}:
+            value = getattr(change, name)
+            setattr(mailbox, name, set(value) if isinstance(value, tuple) else value)
         return JSONResponse(mailbox.snapshot())
 
     async def unlock(self, request: Request) -> Response:
@@ -417,6 +418,7 @@ class _Control:
             presence.consent(change.permissions)
             presence.roles |= set(change.roles)
             presence.mailboxes |= set(change.mailboxes)
+            presence.scope |= set(change.scope)
             return JSONResponse(directory.as_json())
         held = directory.enterprise_apps.get(change.client_id)
         if held is None:

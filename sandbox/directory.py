@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sandbox.entra_errors import EntraError
+from sandbox.scopes import one_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +57,10 @@ class EnterpriseApp:
         tenant_permissions: Consented by an administrator for everyone.
         user_permissions: Object id to what this user consented for himself.
         roles: Application permissions granted by an administrator.
-        mailboxes: Addresses that the app may open when it acts for itself.
+        mailboxes: Addresses that the app may open when it acts for itself and its token claims the
+            role.
+        scope: Addresses that a role assignment of RBAC for Applications reaches, ``*`` for all;
+            it holds for tokens that do not claim the role.
     """
 
     client_id: str
@@ -67,13 +71,27 @@ class EnterpriseApp:
     user_permissions: dict[str, set[str]] = field(default_factory=dict)
     roles: set[str] = field(default_factory=set)
     mailboxes: set[str] = field(default_factory=set)
+    scope: set[str] = field(default_factory=set)
 
     def covers(self, object_id: str, permissions: Iterable[str]) -> bool:
         """Say whether consent covers what is asked for a user."""
         if self.withdrawn:
             return False
-        mine = self.user_permissions.get(object_id, set())
-        return set(permissions) <= self.tenant_permissions | mine
+        mine = self.tenant_permissions | self.user_permissions.get(object_id, set())
+        return set(map(one_name, permissions)) <= set(map(one_name, mine))
+
+    def reaches(self, address: str, *, claimed: bool) -> bool:
+        """
+        Say whether the app, acting for itself, may submit as a mailbox.
+
+        Args:
+            address: The mailbox.
+            claimed: Its token has the role ``SMTP.SendAsApp``: then the mailbox permissions decide,
+                else the scope of the role assignment.
+        """
+        if claimed:
+            return address.casefold() in self.mailboxes
+        return bool({address.casefold(), "*"} & self.scope)
 
     def consent(self, permissions: Iterable[str], *, object_id: str = "") -> None:
         """
@@ -201,6 +219,7 @@ class Directory:
                     },
                     "roles": sorted(presence.roles),
                     "mailboxes": sorted(presence.mailboxes),
+                    "scope": sorted(presence.scope),
                 }
                 for presence in self.enterprise_apps.values()
             ],

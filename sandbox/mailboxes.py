@@ -96,6 +96,9 @@ class Mailbox:
         licensed: Whether it may send at all.
         conditional_access: A policy refuses this client's sign-in.
         send_as: Other addresses it may send as, in lower case.
+        full_access: Whose delegated tokens sign in as this mailbox, in lower case. Microsoft's
+            page says that Full Access does that; where SMTP refuses it all the same, as was seen
+            in the field, nobody stands here.
         quota_bytes: Room for Sent Items; None has no end.
         used_bytes: Grows with each mail accepted.
         outbox: What it handed in.
@@ -116,6 +119,7 @@ class Mailbox:
         licensed: bool = True,
         conditional_access: bool = False,
         send_as: Iterable[str] = (),
+        full_access: Iterable[str] = (),
         quota_bytes: int | None = None,
         used_bytes: int = 0,
     ) -> None:
@@ -126,6 +130,7 @@ class Mailbox:
         self.licensed = licensed
         self.conditional_access = conditional_access
         self.send_as = {each.lower() for each in send_as}
+        self.full_access = {each.lower() for each in full_access}
         self.quota_bytes = quota_bytes
         self.used_bytes = used_bytes
         self.outbox = Outbox(store.shelf, keep_records=store.keep_records)
@@ -489,6 +494,7 @@ class MailboxStore:
         licensed: bool = True,
         conditional_access: bool = False,
         send_as: Iterable[str] = (),
+        full_access: Iterable[str] = (),
         quota_bytes: int | None = None,
         used_bytes: int = 0,
     ) -> Mailbox:
@@ -503,6 +509,7 @@ class MailboxStore:
             licensed: Whether it may send at all.
             conditional_access: A policy refuses this client's sign-in.
             send_as: Other addresses it may send as.
+            full_access: Whose delegated tokens sign in as this mailbox.
             quota_bytes: Room for Sent Items; None has no end.
             used_bytes: How much of it is used.
 
@@ -521,6 +528,7 @@ class MailboxStore:
             licensed=licensed,
             conditional_access=conditional_access,
             send_as=send_as,
+            full_access=full_access,
             quota_bytes=quota_bytes,
             used_bytes=used_bytes,
         )

@@ -16,6 +16,7 @@ RESOURCES = SMTP_RESOURCES | {
 }
 OIDC_SCOPES = frozenset({"openid", "profile", "email", "offline_access"})
 DEFAULT = ".default"
+_ONE_NAME = {"https://outlook.office365.com": "https://outlook.office.com"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,17 @@ def resource_of(permission: str) -> str:
 def name_of(permission: str) -> str:
     """Give a permission's name without its resource."""
     return permission.rpartition("/")[2]
+
+
+def one_name(permission: str) -> str:
+    """
+    Give a permission under one name of its resource: Exchange Online goes by two.
+
+    Consent to a permission under one of them covers it under the other (unconfirmed).
+    """
+    return (
+        f"{_ONE_NAME.get(resource_of(permission), resource_of(permission))}/{name_of(permission)}"
+    )
 
 
 def one_resource(request: ScopeRequest) -> None:

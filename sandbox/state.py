@@ -8,7 +8,7 @@ are not part of it (outboxes, counts, violations, lock-outs, faults), nor are si
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from pydantic import TypeAdapter
@@ -42,6 +42,7 @@ class KeptMailbox:
     send_as: set[str]
     quota_bytes: int | None
     used_bytes: int
+    full_access: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,7 @@ def _kept_mailbox(mailbox: Mailbox, store: MailboxStore) -> KeptMailbox:
         send_as=mailbox.send_as,
         quota_bytes=mailbox.quota_bytes,
         used_bytes=mailbox.used_bytes,
+        full_access=mailbox.full_access,
     )
 
 

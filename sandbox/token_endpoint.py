@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from sandbox.client_auth import check_credentials, read_credentials
 from sandbox.entra_errors import EntraError
 from sandbox.entra_faults import Asked
-from sandbox.scopes import DEFAULT, ScopeRequest, name_of, one_resource, parse_scope, resource_of
+from sandbox.scopes import (
+    DEFAULT,
+    ScopeRequest,
+    name_of,
+    one_name,
+    one_resource,
+    parse_scope,
+    resource_of,
+)
 from sandbox.tokens import access_claims
 
 if TYPE_CHECKING:
@@ -232,7 +240,7 @@ class TokenEndpoint:
             name_of(permission)
             for permission in presence.tenant_permissions
             | presence.user_permissions.get(user.object_id, set())
-            if resource_of(permission) == resource
+            if resource_of(one_name(permission)) == resource_of(one_name(f"{resource}/"))
         }
         claims = access_claims(
             issuer=issuer,

@@ -165,11 +165,18 @@ class TokenChecker:
     Judges bearer tokens at SMTP submission.
 
     A signature is verified once per token; what changes with time or policy is judged each time.
+    What an app that acts for itself may do is for the policy alone.
     """
 
     def __init__(
-        self, signer: TokenSigner, *, clock: Callable[[], float], policy: TokenPolicy
+        self,
+        signer: TokenSigner,
+        *,
+        clock: Callable[[], float],
+        policy: TokenPolicy,
+        has_full_access: Callable[[str, str], bool] = lambda person, mailbox: False,  # noqa: ARG005
     ) -> None:
+        self._has_full_access = has_full_access
         self._signer = signer
         self._clock = clock
         self._policy = policy
@@ -203,12 +210,13 @@ class TokenChecker:
             return "not yet valid"
         if claims["aud"] not in SMTP_RESOURCES:
             return f"wrong audience {claims['aud']}"
-        if not address:
-            return "" if APP_ONLY_SMTP in claims.get("roles", ()) else f"no role {APP_ONLY_SMTP}"
-        if DELEGATED_SMTP not in str(claims.get("scp", "")).split():
+        if address and DELEGATED_SMTP not in str(claims.get("scp", "")).split():
             return f"no scope {DELEGATED_SMTP}"
-        # A delegate must sign in as himself and may then send as the shared mailbox, not be it.
-        return "" if address.casefold() == user.casefold() else "token of another user"
+        # A delegate signs in as himself, or as the shared mailbox where he has Full Access to it.
+        itself = not address or address.casefold() == user.casefold()
+        if itself or self._has_full_access(address, user):
+            return ""
+        return "token of another user"
 
     def _read(self, raw_token: str) -> Claims | str:
         digest = hashlib.sha256(raw_token.encode("utf-8", "surrogatepass")).digest()

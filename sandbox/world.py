@@ -16,6 +16,7 @@ from sandbox.grants import CodeRequest, GrantStore
 from sandbox.ledger import TokenLedger
 from sandbox.mailboxes import MailboxStore
 from sandbox.tokens import (
+    APP_ONLY_SMTP,
     DELEGATED_SMTP,
     Claims,
     TokenChecker,
@@ -78,7 +79,12 @@ class World:
         self.entra_faults = EntraFaults()
         self.exchange_faults = FaultPlan()
         self._domains: dict[str, Directory] = {}
-        self._checker = TokenChecker(self.signer, clock=self.clock, policy=self._objection)
+        self._checker = TokenChecker(
+            self.signer,
+            clock=self.clock,
+            policy=self._objection,
+            has_full_access=self._has_full_access,
+        )
 
     def clock(self) -> float:
         """Give the sandbox's time, in seconds since the epoch."""
@@ -261,7 +267,7 @@ class World:
         if directory is None:
             return "the tenant is gone"
         if "upn" in claims:
-            account = directory.user(user)
+            account = directory.user(str(claims["upn"]))
             if account is None or account.object_id != claims.get("oid"):
                 return "the account is gone"
             recalled = account.recalls > int(claims.get("sandbox_recall", 0))
@@ -269,8 +275,14 @@ class World:
         presence = directory.enterprise_apps.get(str(claims.get("appid", "")))
         if presence is None:
             return "the app is not in the tenant"
-        allowed = user.casefold() in presence.mailboxes
-        return "" if allowed else "the app has no right to the mailbox"
+        claimed = APP_ONLY_SMTP in claims.get("roles", ())
+        if presence.reaches(user, claimed=claimed):
+            return ""
+        return "the app has no right to the mailbox" if claimed else f"no role {APP_ONLY_SMTP}"
+
+    def _has_full_access(self, person: str, mailbox: str) -> bool:
+        opened = self.mailboxes.get(mailbox)
+        return opened is not None and person.lower() in opened.full_access
 
     # What a person at the tenant does
 

@@ -60,6 +60,7 @@ class MailboxSpec(_Strict):
     licensed: bool = True
     conditional_access: bool = False
     send_as: tuple[Address, ...] = ()
+    full_access: tuple[Address, ...] = ()
     quota_bytes: int | None = Field(default=None, ge=0)
     used_bytes: int = Field(default=0, ge=0)
 
@@ -71,6 +72,7 @@ class PresenceSpec(_Strict):
     permissions: tuple[str, ...] = (SMTP_PERMISSION,)
     roles: tuple[str, ...] = ()
     mailboxes: tuple[Address, ...] = ()
+    scope: tuple[str, ...] = ()
 
 
 class TenantSpec(_Strict):
@@ -258,6 +260,7 @@ def add_tenant(world: World, spec: TenantSpec) -> Directory:
         presence.consent(app.permissions)
         presence.roles |= set(app.roles)
         presence.mailboxes |= set(app.mailboxes)
+        presence.scope |= set(app.scope)
     return directory
 
 
@@ -301,6 +304,7 @@ def add_mailbox(world: World, directory: Directory, spec: MailboxSpec) -> None:
         licensed=spec.licensed,
         conditional_access=spec.conditional_access,
         send_as=spec.send_as,
+        full_access=spec.full_access,
         quota_bytes=spec.quota_bytes,
         used_bytes=spec.used_bytes,
     )

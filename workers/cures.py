@@ -1,31 +1,51 @@
-"""Which command ends a park, by what kind of cure it needs."""
+"""Which command cures what a mailbox waits for."""
 
 from __future__ import annotations
 
+import shlex
+
+from workers.reasons import meaning_of
 from workers.verdict import Remedy
 
-_RESUME = "alertpost mailboxes resume {address}"
-_COMMANDS = {
-    Remedy.SIGN_IN_AGAIN: "alertpost mailboxes connect {address}",
-    Remedy.NEW_SECRET: "alertpost tenants edit {tenant} --client-secret-file FILE",
-    Remedy.ADMIN_CONSENT: "alertpost tenants show {tenant}",  # it shows the link
-}
 
-
-def command(remedy: Remedy, *, address: str, tenant: str) -> str:
+def cure_of(
+    reason: str | None, *, address: str, tenant: str, parked: bool, app: str | None = None
+) -> str | None:
     """
-    Name the command, ready to be typed but for a file's name.
+    Name the command that helps, ready to be typed.
 
     Args:
-        remedy: Who cures it, and how.
-        address: The mailbox that met the cause.
-        tenant: Its tenant's short name.
+        reason: Why it does not send: the name of a rule.
+        address: The mailbox.
+        tenant: Slug of its tenant.
+        parked: Whether it is parked; what goes on by itself is not to be resumed.
+        app: Name of its app registration, where the secret is that of several tenants.
+
+    Returns:
+        None where none does: nothing is to be done, or it is not to be done here.
     """
-    return _COMMANDS.get(remedy, _RESUME).format(address=address, tenant=tenant)
+    meaning = meaning_of(reason)
+    if meaning is None:
+        return None
+    if meaning.remedy is Remedy.ADMIN_SETTING and not parked:
+        return None
+    secret = f"alertpost tenants edit {tenant} --client-secret-file FILE"
+    if app is not None:
+        secret = (
+            f"alertpost apps secret {shlex.quote(app)} --client-secret-file FILE "
+            "--secret-expires DATE"
+        )
+    return {
+        Remedy.SIGN_IN_AGAIN: f"alertpost mailboxes connect {address}",
+        Remedy.NEW_SECRET: secret,
+        Remedy.ADMIN_CONSENT: f"alertpost tenants show {tenant}",  # it shows the link
+        Remedy.ADMIN_SETTING: f"alertpost mailboxes resume {address}",
+    }.get(meaning.remedy)
 
 
-def with_command(next_step: str, remedy: Remedy, *, address: str, tenant: str) -> str:
-    """Give a next step that names a link or a command, with the command where it had neither."""
+def with_command(next_step: str, reason: str, *, address: str, tenant: str) -> str:
+    """Give the next step of a park with the command that ends it, where it names no way itself."""
     if "https://" in next_step or "`alertpost " in next_step:
         return next_step
-    return f"{next_step} Then `{command(remedy, address=address, tenant=tenant)}`."
+    command = cure_of(reason, address=address, tenant=tenant, parked=True)
+    return f"{next_step} Then `{command or f'alertpost mailboxes resume {address}'}`."

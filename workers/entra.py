@@ -30,7 +30,7 @@ from models.app_registrations import Credential
 from models.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from models.scrubbing import scrub_values
 from models.senders import Sender
-from workers.entra_claims import consenter
+from workers.entra_claims import Consenter, consenter, unnamed
 from workers.entra_http import UNAVAILABLE_RETRY_SECONDS, EntraCall, EntraHttp, refusal_in
 
 ASSUMED_LIFETIME_SECONDS = 3599.0
@@ -229,19 +229,45 @@ class Entra:
         tokens = _tokens(answer or {}, store, http)
         claims = (answer or {}).get("id_token_claims") or {}
         who = consenter(sender, claims)
-        if not list(store.search(store.CredentialType.REFRESH_TOKEN)):
+        if not _refreshable(store):
             raise CredentialRejected(
                 "no_refresh_token",
                 description="the consent brought no refresh token, so it would end within the "
                 "hour: allow the app offline access, then connect again",
             )
-        return Consent(
-            tokens=tokens,
-            account=who.account,
-            tenant_claim=str(claims.get("tid", "")),
-            object_claim=str(claims.get("oid", "")),
-            doubt=who.doubt,
-        )
+        return _consent(tokens, who, claims)
+
+    def adopt(self, sender: Sender, credential: Credential, *, refresh_token: str) -> Consent:
+        """
+        Take over a grant that another program got for the same app, by one refresh.
+
+        Args:
+            sender: The mailbox that is to send under it.
+            credential: The app's.
+            refresh_token: As the other program kept it; Entra leaves it good.
+
+        Raises:
+            CredentialRejected: It is another account's, or refused by Entra.
+            TokenUnavailable: Entra cannot answer now.
+
+        Source:
+            MSAL: ``acquire_token_by_refresh_token`` puts what comes back into its cache.
+        """
+        store = msal.SerializableTokenCache()
+        http = self._http.call()
+        application = self._application(sender, credential, store, http)
+        with _understood():
+            answer = application.acquire_token_by_refresh_token(refresh_token, _scopes(sender))
+        tokens = _tokens(answer or {}, store, http)
+        claims = (answer or {}).get("id_token_claims") or {}
+        who = consenter(sender, claims) if claims else unnamed(sender)
+        if not application.get_accounts() or not _refreshable(store):
+            raise CredentialRejected(
+                "no_refresh_token",
+                description="the answer brought an access token, but no account with a refresh "
+                "token to go on with: connect the mailbox instead",
+            )
+        return _consent(tokens, who, claims)
 
     def _application(
         self,
@@ -274,6 +300,20 @@ class Entra:
                 f"{said.splitlines()[0][:300]}",
                 http_status=http.status,
             ) from error
+
+
+def _refreshable(store: msal.SerializableTokenCache) -> bool:
+    return bool(list(store.search(store.CredentialType.REFRESH_TOKEN)))
+
+
+def _consent(tokens: Tokens, who: Consenter, claims: Mapping[str, Any]) -> Consent:
+    return Consent(
+        tokens=tokens,
+        account=who.account,
+        tenant_claim=str(claims.get("tid", "")),
+        object_claim=str(claims.get("oid", "")),
+        doubt=who.doubt,
+    )
 
 
 def _issuer(address: str) -> str:

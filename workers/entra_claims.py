@@ -78,6 +78,17 @@ def consenter(sender: Sender, claims: Mapping[str, Any]) -> Consenter:
     )
 
 
+def unnamed(sender: Sender) -> Consenter:
+    """Say of a grant that came without an ID token what nobody could check."""
+    expected = (sender.auth_user or sender.address).lower()
+    return Consenter(
+        "an account that was not named",
+        doubt="the sign-in service sent no ID token, so nobody compared account and directory with "
+        f"{expected} and {sender.directory_id}; if it is another account's grant, the submission "
+        "server will refuse the token",
+    )
+
+
 def _check_directory(sender: Sender, tenant: str) -> None:
     if tenant == CONSUMERS:
         # Such an account may bear the address of a work account, so the name alone proves nothing.

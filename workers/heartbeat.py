@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
 from models.presence import ALIVE_SECONDS, BEAT_SECONDS, Presence
+from workers.rounds import rest
 
 if TYPE_CHECKING:
+    import asyncio
+
     import redis.asyncio
 
     from models.redis_keys import RedisKeys
@@ -47,8 +49,7 @@ class Heartbeat:
         while not stop.is_set():
             with suppress(RedisError):
                 await self._beat(keys=[self._key], args=[self._says, round(ALIVE_SECONDS * 1000)])
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), BEAT_SECONDS)
+            await rest(stop, BEAT_SECONDS)
 
     async def end(self) -> None:
         """Say that it lives no more; who is killed is missed after ``ALIVE_SECONDS``."""

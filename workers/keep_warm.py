@@ -8,24 +8,23 @@ been idle for about a week is refreshed, a few at a time.
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import structlog
-from redis.exceptions import RedisError
 
 from models import grants, senders
 from models.errors import AlertpostError, CredentialRejected, StoreUnavailable
 from workers.oauth_errors import classify_oauth
 from workers.oauth_rules import every_verdict
 from workers.parking import park_unless_renewed, tell_parked
+from workers.rounds import Rounds
 from workers.verdict import Action
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable, Sequence
 
     import redis.asyncio
@@ -80,37 +79,25 @@ class KeepWarm:
         idle_days: float,
         worker: str,
     ) -> None:
-        self._redis = redis
-        self._lock = keys.keep_warm_lock
+        self._rounds = Rounds(
+            redis=redis,
+            key=keys.keep_warm_lock,
+            worker=worker,
+            seconds=LOOK_SECONDS,
+            name="keep_warm",
+        )
         self._recorder = recorder
         self._leases = leases
         self._halt = halt
         self._idle_seconds = idle_days * _DAY_SECONDS
-        self._worker = worker
         self._not_before: dict[UUID, float] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look now and then until told to stop; an outage is waited out."""
-        if not self._idle_seconds:
+        if self._idle_seconds:
+            await self._rounds.run_later(stop, self.look)
+        else:
             await stop.wait()
-        while not stop.is_set():
-            # Workers that begin together do not look together.
-            pause = LOOK_SECONDS * (0.8 + 0.4 * random.random())  # noqa: S311
-            try:
-                await asyncio.wait_for(stop.wait(), pause)
-            except TimeoutError:
-                await self._look_if_elected()
-
-    async def _look_if_elected(self) -> None:
-        try:
-            milliseconds = int(LOOK_SECONDS * 700)
-            if await self._redis.set(self._lock, self._worker, nx=True, px=milliseconds):
-                await self.look()
-        except (RedisError, AlertpostError) as away:
-            log.debug("keep_warm_away", reason=str(away)[:200])
-        except Exception:
-            # A worker that ended for this would end again at its next look.
-            log.exception("keep_warm_failed")
 
     async def look(self) -> int:
         """

@@ -58,7 +58,7 @@ def park_unless_renewed(
         reason=verdict.rule,
         meaning=verdict.meaning,
         next_step=with_command(
-            verdict.next_step, verdict.remedy, address=tried.address, tenant=tried.tenant_slug
+            verdict.next_step, verdict.rule, address=tried.address, tenant=tried.tenant_slug
         ),
         answer=answer,
         probe_after_seconds=probe_after_seconds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from models.stages import Stage
-from workers.reply_rules_mail import MAIL_RULES
+from workers.reply_rules_mail import MAIL_RULES, SEND_AS_DENIED
 from workers.reply_rules_recipient import RECIPIENT_RULES
 from workers.reply_rules_session import (
     AUTH_REFUSED,
@@ -124,6 +124,14 @@ COMPOSE_FAILED = dead(
     Remedy.REPORT_BUG,
     "The mail could not be built from what was handed in.",
     "Correct the alert e-mail or report this as a bug, then replay it.",
+)
+
+SIGNED_IN_AS_MAILBOX = retry_soon(
+    "signed-in-as-mailbox",
+    "The account that signs in may not send as this shared mailbox, but may sign in as the mailbox"
+    " itself.",
+    "Nothing to do; the mail is sent again that way. Send As for that account opens both ways.",
+    limit=Limit(times=1, then=SEND_AS_DENIED),
 )
 
 REFUSED_BY_STAGE = {

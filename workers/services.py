@@ -30,6 +30,7 @@ from workers.entra import Entra
 from workers.heartbeat import Heartbeat
 from workers.keep_warm import KeepWarm
 from workers.lease import TokenLeases
+from workers.operator_warnings import OperatorWarnings
 from workers.pacing import Pacer, PacingLimits, Waiting
 from workers.recorder import Recorder
 from workers.room import Room
@@ -131,6 +132,16 @@ class Services:
             idle_days=settings.lease.keep_warm_days,
             worker=self.worker,
         )
+        self.warnings = OperatorWarnings(
+            redis=self._redis,
+            keys=keys,
+            recorder=self.recorder,
+            engine=engine,
+            vault=self.vault,
+            settings=settings,
+            wake=self.wake,
+            worker=self.worker,
+        )
         presence = Presence.of_this_process(self.worker, concurrency=settings.worker.concurrency)
         self._heartbeat = Heartbeat(self._redis, keys, presence)
         self._stop = asyncio.Event()
@@ -143,6 +154,7 @@ class Services:
             asyncio.create_task(self.timer.run(self._stop, wake=self._wake_lanes), name="timer"),
             asyncio.create_task(self._sweeper.run(self._stop), name="sweep"),
             asyncio.create_task(self.keep_warm.run(self._stop), name="keep-warm"),
+            asyncio.create_task(self.warnings.run(self._stop), name="warnings"),
             asyncio.create_task(self._heartbeat.run(self._stop), name="heartbeat"),
             asyncio.create_task(self.connections.tend(), name="connections"),
             asyncio.create_task(self.visits.keep_alive(), name="keep-alive"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -11,15 +10,14 @@ from uuid import UUID
 
 import redis.asyncio
 import structlog
-from redis.exceptions import RedisError
 
 from models import database, lane
-from models.errors import AlertpostError, StoreUnavailable
 from models.quota import DayLimits
 from models.redis_keys import RedisKeys
 from models.settings import SweepSettings
 from workers.clock_watch import ClockWatch
 from workers.recorder import Recorder
+from workers.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -46,41 +44,24 @@ class Sweeper:
         worker: str,
         bucket_seconds: float = DayLimits().bucket_seconds,
     ) -> None:
-        self._redis = redis
-        self._lock = keys.sweep_lock
+        self._rounds = Rounds(
+            redis=redis,
+            key=keys.sweep_lock,
+            worker=worker,
+            seconds=settings.interval_seconds,
+            name="sweep",
+        )
         self._recorder = recorder
         self._wake = wake
         self._interval_seconds = settings.interval_seconds
         self._claim_seconds = claim_seconds
-        self._worker = worker
         self._bucket_seconds = bucket_seconds
         self._clock = ClockWatch()
         self._called_back_at = time.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sweep until told to stop; an outage of Redis or SQL is waited out."""
-        while not stop.is_set():
-            try:
-                if await self._elected():
-                    await self._sweep()
-            except (RedisError, StoreUnavailable) as away:
-                log.debug("sweep_away", reason=str(away)[:200])
-            except AlertpostError as error:
-                log.error("sweep_failed", reason=str(error)[:500])  # noqa: TRY400 - says all
-            except Exception:
-                # A worker that ended for this would end again at its next sweep.
-                log.exception("sweep_failed")
-            # Workers that sweep in step would all find the key taken by the same one.
-            pause = self._interval_seconds * (0.8 + 0.4 * random.random())  # noqa: S311
-            try:
-                await asyncio.wait_for(stop.wait(), pause)
-            except TimeoutError:
-                continue
-
-    async def _elected(self) -> bool:
-        """Take this round, unless another worker has; the key runs out by itself."""
-        milliseconds = int(self._interval_seconds * 700)
-        return bool(await self._redis.set(self._lock, self._worker, nx=True, px=milliseconds))
+        await self._rounds.run(stop, self._sweep)
 
     async def _watch_clock(self) -> None:
         """Before claims are judged by the database's clock: see whether it was set."""

@@ -30,7 +30,9 @@ from sqlalchemy import Connection
 
 from models import lane
 from models.alert import AlertEmail
+from models.auth_forms import set_auth_form
 from models.errors import (
+    AlertpostError,
     ConfigurationError,
     CredentialRejected,
     StoreUnavailable,
@@ -53,12 +55,14 @@ from workers.oauth_errors import classify_oauth
 from workers.pacing import PacingUnavailable, Waiting
 from workers.parking import park_unless_renewed, tell_parked
 from workers.replies import classify
-from workers.reply_rules import Failure
+from workers.reply_rules import SIGNED_IN_AS_MAILBOX, Failure
 from workers.reply_rules_session import NOT_AUTHENTICATED
+from workers.shared_mailboxes import other_form_at_auth, other_form_for_sender
 from workers.smtp_session import Envelope, SmtpSession, Submitted, open_session
 from workers.verdict import Action, Verdict
 
 if TYPE_CHECKING:
+    from models.auth_forms import AuthForm
     from models.quota import Spent
     from models.senders import Sender
     from workers.pacing import Entry
@@ -494,8 +498,13 @@ class Visit:
                     rejected = lease.token
                     continue
                 seconds = time.perf_counter() - started
-                await self._conclude(delivery, verdict, failed, seconds=seconds)
-                raise _Halt(VisitEnd.HALTED) from failed
+                assert self._sender is not None
+                form = other_form_at_auth(self._sender, verdict)
+                if form is None or not await self._signed_in_as(form, lease):
+                    await self._conclude(delivery, verdict, failed, seconds=seconds)
+                    raise _Halt(VisitEnd.HALTED) from failed
+                await self._keep_form()
+                assert self._session is not None
             self._keep_to_slot()
             return self._session
 
@@ -533,6 +542,50 @@ class Visit:
         await self._conclude(delivery, verdict, failed)
         raise _Halt(VisitEnd.HALTED)
 
+    async def _signed_in_as(self, form: AuthForm, lease: Lease) -> bool:
+        """Sign in for a shared mailbox the other way; from then on this visit does so."""
+        before = self._sender
+        assert before is not None
+        self._sender = replace(before, auth_form=form)
+        try:
+            self._session = await self._open(lease)
+        except SubmissionFailed:
+            self._sender = before
+            return False
+        return True
+
+    async def _keep_form(self) -> None:
+        """Let all workers sign in as this visit did."""
+        sender = self._sender
+        assert sender is not None
+        await self._services.recorder.run(
+            partial(
+                set_auth_form,
+                mailbox_id=sender.mailbox_id,
+                auth_user=sender.auth_user,
+                form=sender.auth_form,
+                actor=f"worker:{self._services.worker}",
+            )
+        )
+        log.warning(
+            "auth_form_changed", mailbox_id=str(self._mailbox_id), form=sender.auth_form.value
+        )
+
+    async def _may_sign_in_as_mailbox(self, verdict: Verdict) -> bool:
+        """After the From address was refused: see whether the mailbox itself may be signed in."""
+        sender = self._sender
+        assert sender is not None
+        form = other_form_for_sender(sender, verdict)
+        if form is None or time.monotonic() >= self._slot_until:
+            return False
+        self._drop_session()
+        try:
+            lease = await self._services.leases.get(sender)
+        except AlertpostError:
+            # What the mail was refused for has to be recorded, whatever else is wrong.
+            return False
+        return await self._signed_in_as(form, lease)
+
     async def _open(self, lease: Lease) -> SmtpSession:
         assert self._sender is not None
         sender = self._sender
@@ -546,7 +599,7 @@ class Visit:
             host=sender.smtp_host,
             port=sender.smtp_port,
             tls=tls,
-            user=sender.auth_user,
+            user=sender.signs_in_as,
             token=lease.token,
             settings=self._services.settings.smtp,
         )
@@ -700,7 +753,16 @@ class Visit:
         verdict = conclusion.judge(failed, fresh_token=False)
         if self._session is not None and not self._session.usable:
             self._drop_session()
-        await self._conclude(delivery, verdict, failed, seconds=seconds, took_permit=took_permit)
+        other = await self._may_sign_in_as_mailbox(verdict)
+        await self._conclude(
+            delivery,
+            SIGNED_IN_AS_MAILBOX if other else verdict,
+            failed,
+            seconds=seconds,
+            took_permit=took_permit,
+        )
+        if other:
+            await self._keep_form()
 
     async def _conclude(
         self,

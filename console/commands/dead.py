@@ -18,11 +18,11 @@ from console.context import opened
 from console.delivery_view import reply_of
 from console.options import Limit, Mailbox, SeverityOption, Since, Tenant, Why
 from console.output import Json, cell, counted, out, print_json, print_table
-from console.reasons import meaning_of
 from models import dead_letters
 from models.database import read
 from models.dead_letters import DeadFilter, DeadLetter, ReasonGroup
 from models.explain import PER_MINUTE
+from workers.reasons import meaning_of
 
 app = typer.Typer(no_args_is_help=True, help="What did not go out, and what to do with it.")
 app.command("show")(show)

@@ -18,6 +18,7 @@ from console.doctor.checks import NAMES, Chain, Check, Result, exit_code, skippe
 from console.doctor.ground import surveyed
 from console.doctor.rounds import Tick
 from console.output import Json, cell, counted, err, jsonable, out, print_json
+from models import directory_rules
 from models.errors import ConfigurationError
 
 _STYLES = {
@@ -43,21 +44,29 @@ def doctor(
         str | None,
         typer.Option("--to", metavar="ADDRESS", help="At the end, send a test mail there."),
     ] = None,
+    check_scope: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Of an app-only mailbox: see that the app is not let in as this other one.",
+        ),
+    ] = None,
     as_json: Json = False,
     who: As = None,
 ) -> None:
     """
     Look at everything that a mail needs, and say what is wrong and what mends it.
 
-    Nothing is changed, but that a token is fetched where none is good. No mail is sent without
-    --to, which takes one of the mailbox's mails of this minute.
+    Nothing is changed, but that a token is fetched where none is good, and that the way to sign in
+    for a shared mailbox is kept that worked. No mail is sent without --to, which takes one of the
+    mailbox's mails of this minute.
 
     Exit code 0: nothing failed (warnings allowed). 1: something failed. 5: nothing failed, but not
     everything could be looked at now.
     """
     if to is not None and target is None:
         raise ConfigurationError("--to needs a tenant or a mailbox: each one sends a mail")
-    wish = None if to is None else Wish(to, actor(who))
+    wish = Wish(actor(who), to, _checked_other(check_scope, target))
     checks: list[Check] = []
 
     def take(chain: Chain) -> None:
@@ -71,13 +80,13 @@ def doctor(
     if as_json:
         print_json([jsonable(check) for check in checks])
     else:
-        _print_sum(checks, proven=wish is not None)
+        _print_sum(checks, proven=to is not None)
     raise typer.Exit(exit_code(checks))
 
 
 async def _look(
     target: str | None,
-    wish: Wish | None,
+    wish: Wish,
     take: Callable[[Chain], None],
     tick: Callable[[Tick], None],
 ) -> None:
@@ -89,6 +98,8 @@ async def _look(
             take(chain)
             return
         parties = rounds.concerned(context, target)
+        if wish.out_of_scope is not None:
+            rounds.check_app_only(parties)
         if not parties:
             chain.add("mailboxes", rounds.nobody(target))
         take(chain)
@@ -126,7 +137,7 @@ def _print_sum(checks: list[Check], *, proven: bool) -> None:
     )
     said = {
         0: "Everything that shows without a mail is well; --to ADDRESS sends one and proves it",
-        1: "Something keeps mails from going out",
+        1: _what_fails(checks),
         5: "Nothing is known to be wrong, but not everything could be looked at now",
     }[exit_code(checks)]
     if proven and exit_code(checks) == 0:
@@ -135,6 +146,32 @@ def _print_sum(checks: list[Check], *, proven: bool) -> None:
     where = f" Wrong at: {', '.join([*wrong][:_NAMED])}" if wrong else ""
     more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
     out.print(Text(cell(f"{said}: {told}.{where}{more}{'.' if wrong else ''}")))
+
+
+def _what_fails(checks: list[Check]) -> str:
+    if {check.check for check in checks if check.result is Result.FAILED} == {"app_scope"}:
+        return "The app is let in where it should not be; nothing else is wrong"
+    return "Something keeps mails from going out"
+
+
+def _checked_other(other: str | None, target: str | None) -> str | None:
+    """
+    Check which other mailbox is to be tried.
+
+    Raises:
+        ConfigurationError: It is no address, or there is none that it could be other than.
+    """
+    if other is None:
+        return None
+    if target is None or "@" not in target:
+        raise ConfigurationError("--check-scope needs one mailbox: `alertpost doctor ADDRESS`")
+    address = directory_rules.mailbox_address(other)
+    if address == target.strip().lower():
+        raise ConfigurationError(
+            "--check-scope: name another mailbox of the same organisation, one that the app should "
+            "not reach"
+        )
+    return address
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from console import verbs_mailboxes as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
 from console.borrowed_slot import MustWait
+from console.commands import consent_links
+from console.commands.moving import import_grant, tell_connected, tell_forms
 from console.consent import CALLBACK_PATH, Callback, Redirect, pasted_parameters
 from console.context import Context, opened
 from console.dialogue import Ending
@@ -37,13 +39,14 @@ from console.output import (
     print_json,
     print_table,
 )
-from console.reasons import meaning_of
 from console.verbs_mailboxes import Connected
 from models import grants, mailboxes
+from models.auth_forms import AuthForm
 from models.database import read, write
 from models.errors import ConfigurationError
 from models.mailboxes import MailboxChanges, MailboxEntry
 from models.quota_counts import account_usage
+from workers.reasons import meaning_of
 from workers.verdict import Action
 
 app = typer.Typer(help="Sender accounts.", no_args_is_help=True, callback=command_logs.set_up)
@@ -185,15 +188,23 @@ def connect(
     me = actor(who)
     with opened() as context:
         if app_only:
-            _tell_connected(verbs.connect_app_only(context, address, actor=me))
+            tell_connected(verbs.connect_app_only(context, address, actor=me))
             return
         redirect = Redirect.choose(redirect_uri, port, pasted=paste)
         if paste:
-            _tell_connected(_connect_pasted(context, address, redirect, me))
+            done = _connect_pasted(context, address, redirect, me)
         else:
-            _tell_connected(
-                _connect_called(context, address, redirect, me, browser=not no_browser, wait=wait)
+            done = _connect_called(
+                context, address, redirect, me, browser=not no_browser, wait=wait
             )
+        tell_connected(done)
+        tell_forms(context, done.address, actor=me)
+
+
+app.command("import-grant")(import_grant)
+
+
+consent_links.register(app)
 
 
 @app.command("powershell")
@@ -376,7 +387,7 @@ def show(address: Address, as_json: Json = False) -> None:
             "mailbox": entry.address,
             "tenant": entry.tenant_slug,
             "name": entry.display_name,
-            "authenticates": entry.auth_user,
+            "authenticates": _authenticates(entry),
             "default": entry.is_default,
             "standing": entry.standing,
             "since": entry.parked_at,
@@ -456,24 +467,6 @@ def _print_address(address: str, user: str, redirect_uri: str) -> None:
     complain(f"if it says AADSTS50011, register {redirect_uri} with the app (platform Web)")
 
 
-def _tell_connected(done: Connected) -> None:
-    out.print(f"Mailbox {done.address} is connected, by {done.account}.", markup=False)
-    if done.doubt:
-        out.print(
-            f"Not checked: {done.doubt}. `alertpost mailboxes test {done.address} --to ADDRESS` "
-            "tells.",
-            markup=False,
-        )
-    if done.resumed:
-        out.print(f"Sends again: {', '.join(done.resumed)}.", markup=False)
-    if done.still_parked is not None:
-        out.print(
-            f"It is still parked ({done.still_parked.park_reason}): "
-            f"{done.still_parked.park_meaning} {done.still_parked.park_next_step}",
-            markup=False,
-        )
-
-
 def _print_line(line: Line) -> None:
     first, *rest = line.received.splitlines() or [""]
     out.print(f"{line.seconds * 1000:8.1f} ms  {line.stage:<9}{line.sent}", markup=False)
@@ -522,6 +515,14 @@ def _pause_reason(entry: MailboxEntry) -> str | None:
         return None
     meaning = meaning_of(entry.pause_reason)
     return f"{entry.pause_reason}: {meaning.meaning}" if meaning else entry.pause_reason
+
+
+def _authenticates(entry: MailboxEntry) -> str | None:
+    if entry.auth_user is None:
+        return None
+    names = {AuthForm.MAILBOX: entry.address, AuthForm.DELEGATE: entry.auth_user}
+    known = names[AuthForm(entry.auth_form)] if entry.auth_form in set(AuthForm) else None
+    return f"{entry.auth_user}, signing in as {known or 'itself (not tried yet)'}"
 
 
 def _next_step(entry: MailboxEntry) -> str | None:

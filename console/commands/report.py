@@ -14,10 +14,10 @@ from rich.text import Text
 from console.context import opened
 from console.options import Since, Tenant
 from console.output import Json, out, print_json, print_table
-from console.reasons import meaning_of
 from models.database import read
 from models.reports import TOTAL, Figures, Report
 from models.reports import report as report_on
+from workers.reasons import meaning_of
 
 _SECOND_MS = 1_000
 _MINUTE_MS = 60 * _SECOND_MS

@@ -46,7 +46,8 @@ def up(
     Run everything: Redis, SQL, workers. Ctrl-C stops it, starting again finds all as it was.
 
     What is not set comes from the data directory (ALERTPOST_DATA_DIR, ./var): an SQLite file, a
-    key, an embedded Redis server with its data.
+    key, an embedded Redis server with its data. Consent pages are served where there is an
+    ALERTPOST_PUBLIC_URL.
     """
     given = Settings.load()
     logs.setup(given.log, process="up")
@@ -64,6 +65,8 @@ def up(
             children.append(box.child())
         workers = processes.workers(given, settings, processes=how_many, concurrency=concurrency)
         children += workers
+        if settings.public_url:
+            children.append(processes.consents(given, settings))
         screen = _Screen(directory, settings, server, box, len(workers))
         code = Supervisor(children, on_ready=screen.show).run()
     if not screen.shown:
@@ -166,6 +169,9 @@ class _Screen:
         _say(f"  SQL        {database}")
         _say(f"  Redis      {redis_at}{' (embedded)' if self._server else ''}")
         _say(f"  Workers    {self._workers}")
+        if self._settings.public_url:
+            pages = self._settings.consents
+            _say(f"  Consents   {pages.host}:{pages.port}, for {self._settings.public_url}")
         if self._box is not None:
             self._show_box(self._box.facts())
         else:

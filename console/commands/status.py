@@ -12,6 +12,7 @@ from console.output import Json, out, print_json
 from console.status_json import status_json
 from console.status_view import print_status
 from models.database import read
+from models.operator_mailbox import operator_mailbox
 from models.overview import Overview, overview
 
 _FIRST_TENANT = (
@@ -26,20 +27,21 @@ def status(as_json: Json = False) -> None:
 
     Exit code 7: something needs a person. It is parked mailboxes, mail that waits at a mailbox
     which is not connected, dead letters, a secret, certificate or grant that has ended or will
-    within 7 days, or mail that could go while no worker lives.
+    within 7 days, mail that could go while no worker lives, or warnings that cannot be mailed.
     """
     with opened() as context:
         with read(context.engine) as conn:
             seen = overview(conn, context.settings.pacing.day_limits)
+            operator = operator_mailbox(conn, context.settings)
         said = live.look(context.settings, [lane.mailbox_id for lane in seen.lanes])
-    needed = concerns(seen, said)
+    needed = concerns(seen, said, operator)
     first = first_step(seen)
     if as_json:
-        print_json(status_json(seen, said, needed, first))
+        print_json(status_json(seen, said, needed, first, operator))
     elif first == _FIRST_TENANT:
         out.print(Text(f"Nothing is set up yet. A customer comes first: `{first}`."))
     else:
-        print_status(seen, said, needed, first)
+        print_status(seen, said, needed, first, operator)
     if needed:
         raise typer.Exit(NEEDS_A_PERSON)
 

@@ -6,13 +6,13 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from console import command_logs
+from console import admin_consent, command_logs
 from console import verbs_tenants as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
 from console.commands.apps import credential_text
-from console.consent import admin_consent_link
-from console.context import opened
+from console.commands.moving import import_emailproxy
+from console.context import Context, opened
 from console.credential_files import (
     CertificateFile,
     PrivateKeyFile,
@@ -28,6 +28,7 @@ from models import app_registrations, mailboxes, tenants
 from models.clouds import CLOUDS, resolve
 from models.database import read
 from models.errors import ConfigurationError
+from models.grants import APP_ONLY, DELEGATED
 from models.senders import authority_url, scopes
 from models.tenants import TenantChanges, TenantEntry, TenantOptions
 
@@ -282,11 +283,11 @@ def show(slug: Slug, as_json: Json = False) -> None:
         boxes = mailboxes.list_mailboxes(conn, tenant_slug=slug)
     if as_json:
         whole = cast("dict[str, object]", jsonable(entry))
-        in_force = _in_force(entry)
+        in_force = _in_force(context, entry)
         registration_and_boxes = {"app_registration": registration, "mailboxes": boxes}
         print_json(whole | {"in_force": in_force} | registration_and_boxes)
         return
-    in_force = _in_force(entry)
+    in_force = _in_force(context, entry)
     print_fields(
         {
             "tenant": entry.slug,
@@ -295,6 +296,7 @@ def show(slug: Slug, as_json: Json = False) -> None:
             "app": f"{entry.app} (client id {entry.client_id})",
             "credential": credential_text(registration),
             "admin consent": in_force["admin_consent"],
+            "for app-only": in_force["admin_consent_app_only"],
             "cloud": entry.cloud,
             "authority": in_force["authority"],
             "SMTP": f"{in_force['smtp_host']}:{in_force['smtp_port']}",
@@ -309,6 +311,28 @@ def show(slug: Slug, as_json: Json = False) -> None:
             "added": entry.created_at,
         }
     )
+
+
+@app.command("link")
+def link(
+    slug: Slug,
+    app_only: Annotated[
+        bool, typer.Option("--app-only", help="For the app's own permission (SMTP.SendAsApp).")
+    ] = False,
+) -> None:
+    """Print the address at which the customer's administrator allows the app for everybody."""
+    with opened() as context:
+        with read(context.engine) as conn:
+            entry = tenants.tenant(conn, slug)
+        address = admin_consent.address_for_tenant(
+            context.settings, context.vault, entry, kind=APP_ONLY if app_only else DELEGATED
+        )
+    if address is None:
+        raise ConfigurationError(
+            f"tenant {slug} signs in at {entry.oidc_authority}, which knows no consent for a whole "
+            "directory"
+        )
+    out.print(address, markup=False)
 
 
 @app.command("import")
@@ -353,6 +377,9 @@ def import_(
     _tell_import(done, done_nothing=dry_run or (strict and bad), as_json=as_json)
     if any(one.fate is Fate.BAD for one in done):
         raise typer.Exit(1)
+
+
+app.command("import-emailproxy")(import_emailproxy)
 
 
 def _tell_import(done: list[Done], *, done_nothing: bool, as_json: bool) -> None:
@@ -430,7 +457,7 @@ def _tell_resumed(addresses: list[str]) -> None:
         out.print(f"Sends again: {', '.join(addresses)}.", markup=False)
 
 
-def _in_force(entry: TenantEntry) -> dict[str, object]:
+def _in_force(context: Context, entry: TenantEntry) -> dict[str, object]:
     """Fill in what the tenant's cloud says where it has no value of its own."""
     cloud = resolve(entry.cloud)
     authority = entry.oidc_authority or authority_url(
@@ -440,12 +467,12 @@ def _in_force(entry: TenantEntry) -> dict[str, object]:
         oidc_authority=None,
     )
     asked = " ".join(scopes(cloud=cloud, grant_kind=None, override=entry.scope))
-    link = None
-    if authority is not None and not entry.oidc_authority:
-        link = admin_consent_link(authority, client_id=entry.client_id, scope=asked)
     return {
         "authority": authority,
-        "admin_consent": link,
+        "admin_consent": admin_consent.address_for_tenant(context.settings, context.vault, entry),
+        "admin_consent_app_only": admin_consent.address_for_tenant(
+            context.settings, context.vault, entry, kind=APP_ONLY
+        ),
         "smtp_host": entry.smtp_host or cloud.smtp_host,
         "smtp_port": entry.smtp_port or cloud.smtp_port,
         "scope": asked,

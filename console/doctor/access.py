@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import redis.asyncio
 
@@ -12,10 +13,13 @@ from console.borrowed_slot import MustWait, borrowed, redis_client
 from console.context import Context
 from console.dialogue_lines import Line, untold
 from console.doctor import access_meaning as meaning
+from console.doctor import app_scope, forms_meaning
 from console.doctor.checks import Chain, Finding, skipped
 from console.doctor.claims import judge_claims
+from console.shared_forms import Tried, has_forms, keep, try_form
 from console.token_claims import read_claims
 from console.verbs_mailboxes import Account, note
+from models.auth_forms import AuthForm
 from models.database import write
 from models.errors import AlertpostError, SubmissionFailed
 from models.stages import Stage
@@ -28,18 +32,20 @@ _SIGN_IN = ("sign_in_dns", "sign_in_connect", "sign_in_tls", "discovery")
 @dataclass(frozen=True, slots=True)
 class Wish:
     """
-    A test mail that somebody wants.
+    What somebody wants besides the checks that change nothing.
 
     Attributes:
-        to: Who gets it.
         actor: Who asked for it, for the audit trail.
+        to: Who gets a test mail; None: none is sent.
+        out_of_scope: A mailbox that an app-only grant should not reach; None: not looked at.
     """
 
-    to: str
     actor: str
+    to: str | None = None
+    out_of_scope: str | None = None
 
 
-async def examine(context: Context, who: Account, chain: Chain, *, wish: Wish | None) -> None:
+async def examine(context: Context, who: Account, chain: Chain, *, wish: Wish) -> None:
     """
     Look at a mailbox.
 
@@ -47,7 +53,7 @@ async def examine(context: Context, who: Account, chain: Chain, *, wish: Wish | 
         context: Open resources.
         who: The mailbox.
         chain: Where findings go; it knows what was found of the tenant before.
-        wish: A mail to be sent at the end; None: none is.
+        wish: What is wanted besides.
     """
     async with redis_client(context) as client:
         tokens = AccessTokens(context, who, client)
@@ -57,9 +63,15 @@ async def examine(context: Context, who: Account, chain: Chain, *, wish: Wish | 
                 access = await _token(chain, who, tokens, shared=client is not None)
             else:
                 chain.skip(("token", "token_claims"), because="grant")
-            await _submission(context, who, chain, client=client, tokens=tokens, access=access)
+            who = await _submission(
+                context, who, chain, client=client, tokens=tokens, access=access, wish=wish
+            )
+            if wish.out_of_scope is not None:
+                chain.add(
+                    "app_scope", await _app_scope(context, who, chain, tokens, wish, client=client)
+                )
             chain.add("standing", meaning.standing(who.entry))
-            if wish is not None:
+            if wish.to is not None:
                 chain.add("test_mail", await _test_mail(context, who, chain, tokens, wish))
         finally:
             await tokens.close()
@@ -93,20 +105,74 @@ async def _submission(
     client: redis.asyncio.Redis | None,
     tokens: AccessTokens,
     access: Access | None,
-) -> None:
-    """Sign in and name the sender, on one connection, within the mailbox's slots."""
+    wish: Wish,
+) -> Account:
+    """Sign in and name the sender, within the mailbox's slots; gives the way to go on."""
     lacking = chain.missing("grant", "token", "token_claims", *_SERVER)
     if lacking is not None or access is None:
         chain.skip(("slot", "smtp_auth", "sender"), because=lacking or "token")
-        return
+        return who
     try:
         async with borrowed(context, client, who.sender, untold):
             chain.add("slot", meaning.slot(asked=client is not None))
-            await _sign_in(context, who, chain, tokens, access)
+            if has_forms(who.sender):
+                who = await _shared(context, who, chain, tokens, access, actor=wish.actor)
+            else:
+                await _sign_in(context, who, chain, tokens, access)
     except (MustWait, PacingUnavailable) as waiting:
         if not any(check.check == "slot" for check in chain.checks):
             chain.add("slot", meaning.no_slot(str(waiting)))
             chain.skip(("smtp_auth", "sender"), because="slot")
+    return who
+
+
+async def _shared(
+    context: Context,
+    who: Account,
+    chain: Chain,
+    tokens: AccessTokens,
+    access: Access,
+    *,
+    actor: str,
+) -> Account:
+    """Try both ways to sign in for a shared mailbox; then go on the way that is kept."""
+    name_sender = who.entry.park_reason not in meaning.parked_over_a_mail()
+
+    async def both() -> list[Tried]:
+        return [
+            await try_form(context, who.sender, access, form, name_sender=name_sender)
+            for form in AuthForm
+        ]
+
+    tries = await both()
+    if not access.fresh and all(tried.worked is False for tried in tries):
+        # It may be the token's fault, and not that of both ways.
+        with suppress(AlertpostError):
+            access = await tokens.get(access.token)
+            tries = await both()
+    done = keep(context, who, tries, first=AuthForm.DELEGATE, actor=actor)
+    if done.chosen is not None:
+        who = replace(who, sender=replace(who.sender, auth_form=done.chosen))
+    await _sign_in(context, who, chain, tokens, access)
+    chain.add("auth_form", forms_meaning.forms(who, done))
+    return who
+
+
+async def _app_scope(
+    context: Context,
+    who: Account,
+    chain: Chain,
+    tokens: AccessTokens,
+    wish: Wish,
+    *,
+    client: redis.asyncio.Redis | None,
+) -> Finding:
+    lacking = chain.missing("grant", "token", "token_claims", *_SERVER, "slot", "smtp_auth")
+    if lacking is not None or wish.out_of_scope is None:
+        # Where the app is refused everywhere, a refusal there says nothing.
+        return skipped(lacking or "smtp_auth")
+    access = await tokens.get()
+    return await app_scope.examine(context, who, access, wish.out_of_scope, client=client)
 
 
 async def _sign_in(
@@ -147,9 +213,9 @@ async def _test_mail(
     tried = next((check for check in chain.checks if check.check == "sender"), None)
     if lacking is None and tried is not None and tried.because != "standing":
         lacking = chain.missing("sender")
-    if lacking is not None:
+    if lacking is not None or wish.to is None:
         # A mail that is known to fail would only add to what Exchange counts against it.
-        return skipped(lacking)
+        return skipped(lacking or "limits")
     alert = dialogue.alert_for_test(who.sender, wish.to, command="alertpost doctor")
     try:
         ending = await dialogue.send_test(context, who, alert, tell=untold, tokens=tokens)

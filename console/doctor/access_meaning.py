@@ -8,13 +8,13 @@ from console import park_causes
 from console.dialogue import Ending, oauth_verdict, reply_of
 from console.doctor.checks import Finding, failed, ok, skipped, warning
 from console.next_commands import command_for
-from console.reasons import meaning_of
 from console.verbs_mailboxes import Account
 from models.errors import AlertpostError, CredentialRejected, SubmissionFailed, TokenUnavailable
 from models.grants import APP_ONLY
 from models.mailboxes import MailboxEntry
 from models.stages import Stage
 from workers import conclusion
+from workers.reasons import meaning_of
 from workers.reply_rules import REFUSED_BY_STAGE
 from workers.reply_rules_mail import MAIL_RULES
 from workers.verdict import Action, Verdict
@@ -90,7 +90,7 @@ def no_slot(reason: str) -> Finding:
 
 def signed_in(who: Account, *, tokens: int, reply: str) -> Finding:
     """Judge a sign-in that succeeded, perhaps with a second token."""
-    seen = f"{who.sender.auth_user}: {reply}"
+    seen = f"{who.sender.signs_in_as}: {reply}"
     if tokens > 1:
         return warning(
             f"{seen} (after another token was refused)",
@@ -109,14 +109,14 @@ def not_signed_in(failure: SubmissionFailed, who: Account, *, fresh: bool) -> Fi
 def sender_taken(who: Account, reply: str) -> Finding:
     """Judge a MAIL FROM that was taken; it proves less than it seems to."""
     address, user = who.sender.address, who.sender.auth_user
-    if address.lower() == user.lower():
+    if not who.sender.is_shared:
         return ok(
             f"{address}: {reply}",
             f"{_ONE_TRY} Licence, room and lock-outs are judged only when a mail is handed in: "
             f"{PROVE.format(address=address)}.",
         )
     return warning(
-        f"{address}, signed in as {user}: {reply}",
+        f"{address}, signed in as {who.sender.signs_in_as}: {reply}",
         f"{_ONE_TRY} Exchange judges whether {user} may send as {address} only after DATA, so "
         "this is no proof.",
         f"{PROVE.format(address=address)} proves it; the right is given by "

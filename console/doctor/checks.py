@@ -18,6 +18,7 @@ NAMES = {
     "redis_clock": "clock of Redis",
     "redis_memory": "memory of Redis",
     "workers": "workers",
+    "warnings": "warnings by mail",
     "mailboxes": "mailboxes",
     "sign_in_dns": "sign-in: name",
     "sign_in_connect": "sign-in: connection",
@@ -35,6 +36,8 @@ NAMES = {
     "slot": "connection slot",
     "smtp_auth": "SMTP: AUTH",
     "sender": "MAIL FROM",
+    "auth_form": "shared: signs in as",
+    "app_scope": "app: other mailboxes",
     "standing": "standing",
     "test_mail": "test mail",
 }

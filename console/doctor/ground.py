@@ -21,6 +21,7 @@ from console.output import counted
 from models import schema
 from models.database import create_engine_from, now, read
 from models.errors import AlertpostError, ConfigurationError
+from models.operator_mailbox import operator_mailbox
 from models.redis_keys import RedisKeys
 from models.settings import Settings, masked_url
 from models.vault import Vault
@@ -56,13 +57,14 @@ async def surveyed() -> AsyncIterator[Ground]:
     chain = Chain(HERE)
     settings = _settings(chain)
     if settings is None:
-        chain.skip(("data_dir", "keys", *_SQL, *_REDIS), because="settings")
+        chain.skip(("data_dir", "keys", *_SQL, *_REDIS, "warnings"), because="settings")
         yield Ground(chain, None)
         return
     settings, vault = _keys(chain, settings, placed=_data_dir(chain, settings))
     engine = _sql(chain, settings)
     try:
         await _redis(chain, settings)
+        _warnings(chain, settings, engine)
         if vault is None or engine is None:
             yield Ground(chain, None)
             return
@@ -178,6 +180,17 @@ def _sql(chain: Chain, settings: Settings) -> Engine | None:
         engine.dispose()
         return None
     return engine
+
+
+def _warnings(chain: Chain, settings: Settings, engine: Engine | None) -> None:
+    if engine is None:
+        chain.skip(["warnings"], because=chain.missing("sql", "schema") or "sql")
+        return
+    try:
+        with read(engine) as conn:
+            chain.add("warnings", meaning.warnings(operator_mailbox(conn, settings)))
+    except AlertpostError as error:
+        chain.add("warnings", meaning.warnings_unknown(str(error)))
 
 
 def _sql_clock(engine: Engine) -> meaning.Reading:

@@ -8,6 +8,7 @@ from typing import Any
 
 from console.doctor.checks import Finding, failed, ok, warning
 from console.output import counted
+from models.operator_mailbox import NOT_SET, OperatorMailbox
 from models.presence import ALIVE_SECONDS
 
 CLOCK_WARNING_SECONDS = 30.0
@@ -139,6 +140,33 @@ def workers(heard: int) -> Finding:
         "Nobody sends: alerts are accepted and wait.",
         _START,
     )
+
+
+def warnings(operator: OperatorMailbox | None) -> Finding:
+    """Judge whether the operator can be warned by mail."""
+    if operator is None:
+        return ok(NOT_SET)
+    mend = f"`{operator.command}`"
+    if operator.trouble is not None:
+        return warning(
+            operator.sentence(),
+            "Alerts go out all the same, but nobody is warned before something ends, nor of what "
+            "was lost.",
+            f"{mend}, or correct ALERTPOST_OPERATOR_MAILBOX",
+        )
+    if operator.waits is not None:
+        return warning(
+            operator.sentence(),
+            "Warnings wait in its lane until it is mended; the exit codes of `alertpost status` "
+            "and `alertpost expiries` tell meanwhile.",
+            mend,
+        )
+    return ok(operator.sentence())
+
+
+def warnings_unknown(reason: str) -> Finding:
+    """The mailbox could not be looked up."""
+    return warning(reason, "Whether warnings can be mailed is not known.", "as the text says")
 
 
 def _offset(reading: Reading) -> str:

@@ -19,7 +19,8 @@ from console.doctor.tenant import Party
 from console.verbs_mailboxes import Account
 from models import app_registrations, mailboxes, senders, tenants
 from models.database import read
-from models.errors import NotFound, VaultError
+from models.errors import ConfigurationError, NotFound, VaultError
+from models.grants import APP_ONLY
 from models.mailboxes import MailboxEntry
 from models.senders import Sender
 from models.vault import Vault
@@ -61,11 +62,27 @@ def concerned(context: Context, target: str | None) -> list[Party]:
         ]
 
 
+def check_app_only(parties: Sequence[Party]) -> None:
+    """
+    Check that the rights of an app are what lets these mailboxes send.
+
+    Raises:
+        ConfigurationError: A person consented, so Exchange holds the token to that account.
+    """
+    for party in parties:
+        for entry, sender in party.senders:
+            if sender.grant_kind != APP_ONLY:
+                raise ConfigurationError(
+                    f"--check-scope: {entry.address} is not connected by the app's own permission "
+                    "(--app-only); the token of a person's consent opens what that person may open"
+                )
+
+
 async def look_at(
     context: Context,
     parties: Sequence[Party],
     *,
-    wish: Wish | None,
+    wish: Wish,
     take: Callable[[Chain], None],
     tick: Callable[[Tick], None],
 ) -> None:
@@ -75,14 +92,14 @@ async def look_at(
     Args:
         context: Open resources.
         parties: From ``concerned``.
-        wish: A mail from each mailbox at the end.
+        wish: What is wanted besides: a mail from each mailbox at the end.
         take: Given each chain, in order, once it and those before it are done.
         tick: Told whenever a mailbox is done.
 
     Raises:
         InvalidAlert: The mail's recipient is no address; nothing was looked at.
     """
-    if wish is not None and parties:
+    if wish.to is not None and parties:
         alert_for_test(parties[0].senders[0][1], wish.to, command="alertpost doctor")
     total = sum(len(party.senders) for party in parties)
     done = 0
@@ -130,7 +147,7 @@ async def _mailbox(
     *,
     first: asyncio.Task[Chain],
     turns: asyncio.Semaphore,
-    wish: Wish | None,
+    wish: Wish,
 ) -> Chain:
     entry, sender = pair
     before = await first

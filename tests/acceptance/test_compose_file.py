@@ -31,7 +31,7 @@ BIN = Path(sys.executable).parent
 ROOMS = ("models", "producers", "workers", "console", "sandbox")
 COMPOSE = plain_yaml.load((ROOT / "docker-compose.yml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "worker", "cli")
+OURS = ("migrate", "worker", "consents", "cli")
 
 DURATION = re.compile(r"(\d+(us|ms|s|m|h))+")
 SIZE = re.compile(r"\d+(b|k|kb|m|mb|g|gb)")
@@ -102,7 +102,7 @@ HEALTHCHECK = fields(
 SERVICE: dict[str, Rule] = {
     "image": text, "build": text, "user": text, "command": command, "entrypoint": command,
     "environment": named(text), "secrets": texts, "volumes": texts, "networks": texts,
-    "tmpfs": texts, "cap_drop": texts, "security_opt": texts, "profiles": texts,
+    "tmpfs": texts, "ports": texts, "cap_drop": texts, "security_opt": texts, "profiles": texts,
     "read_only": truth, "init": truth, "shm_size": size,
     "restart": one_of("no", "always", "on-failure", "unless-stopped"),
     "stop_signal": text, "stop_grace_period": duration, "healthcheck": HEALTHCHECK,
@@ -197,13 +197,17 @@ def test_environment_is_known() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_containers_may_do_little(name: str) -> None:
-    """No container can write to its image, keeps a capability or opens a port on the host."""
+    """
+    No container can write to its image or keeps a capability.
+
+    None opens a port on the host but the consent pages, theirs on loopback.
+    """
     service = SERVICES[name]
 
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert "ports" not in service
+    assert service.get("ports", []) == (["127.0.0.1:8025:8025"] if name == "consents" else [])
     assert name in OURS or service["user"] != "root"
 
 
@@ -211,7 +215,7 @@ def test_stores_are_not_reachable_from_outside() -> None:
     """SQL and Valkey are on a network without a way out; only who talks to Microsoft has one."""
     assert COMPOSE["networks"]["inside"] == {"internal": True}
     outside = {name for name, service in SERVICES.items() if "outside" in service["networks"]}
-    assert outside == {"worker", "cli"}
+    assert outside == {"worker", "consents", "cli"}
 
 
 def test_worker_can_be_scaled() -> None:
@@ -424,7 +428,9 @@ def containers_env(
     def environment(service: str) -> dict[str, str]:
         given: dict[str, str] = SERVICES[service]["environment"]
         return outer | {
-            name: value.replace("/run/secrets", str(secrets)) for name, value in given.items()
+            # What the environment of compose may fill in is left empty.
+            name: re.sub(r"\$\{\w+:-\}", "", value).replace("/run/secrets", str(secrets))
+            for name, value in given.items()
         }
 
     return environment

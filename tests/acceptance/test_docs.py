@@ -16,12 +16,12 @@ import typer.main
 from console.attention import NEEDS_A_PERSON, Matter
 from console.cli import EXIT_CODES, command_line
 from console.doctor.checks import NAMES
-from console.reasons import meaning_of
 from models import app_registrations, mailboxes, settings, tenants
 from models.database import create_engine_from, write
 from models.lifecycle import FINAL, PERMITTED, State
 from models.stages import Stage
 from models.vault import Vault
+from workers.reasons import meaning_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
+from models.redis_keys import RedisKeys
+from models.vault import Vault
 from tests.console.cli_setting import Cli, SandboxThread
+from tests.console.cli_world import CliWorld
+from tests.console.consent_setting import ELSEWHERE, Hosted, hosted_pages
 
 
 @pytest.fixture
@@ -32,3 +37,37 @@ def cli(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     return Cli(capsys, monkeypatch, tmp_path, sandbox_thread.server)
+
+
+@pytest.fixture
+def hosted(engine: Engine, sandbox_thread: SandboxThread) -> Iterator[Hosted]:
+    """The pages on localhost; callbacks come by GET."""
+    with hosted_pages(engine, sandbox_thread.server) as pages:
+        yield pages
+
+
+@pytest.fixture
+def behind_tls(engine: Engine, sandbox_thread: SandboxThread) -> Iterator[Hosted]:
+    """The pages as a proxy with TLS shows them; callbacks come by POST."""
+    with hosted_pages(engine, sandbox_thread.server, public_url=ELSEWHERE) as pages:
+        yield pages
+
+
+@pytest.fixture
+def bare(  # noqa: PLR0917 - fixtures, given by name
+    engine: Engine,
+    database_url: str,
+    redis_url: str,
+    redis_keys: RedisKeys,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> CliWorld:
+    """Nothing set up yet, on the test's own database and prefix."""
+    monkeypatch.setenv("ALERTPOST_DATABASE_URL", database_url)
+    monkeypatch.setenv("ALERTPOST_REDIS_URL", redis_url)
+    monkeypatch.setenv("ALERTPOST_REDIS_PREFIX", redis_keys.prefix)
+    monkeypatch.setenv("ALERTPOST_SECRET_KEYS", Vault.new_key())
+    monkeypatch.setenv("ALERTPOST_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    return CliWorld(tmp_path, engine, capsys)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from console import reasons, verbs_dead
+from console import verbs_dead
 from models import wakeup
 from models.dead_letters import DeadFilter
 from models.waker import Waker
 from tests.console.cli_world import CliWorld, cli_world
+from workers import reasons
 
 
 @pytest.fixture

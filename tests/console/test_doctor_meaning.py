@@ -6,14 +6,14 @@ import base64
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console.doctor import ground_meaning, places_meaning, sign_in_meaning
+from console.doctor import access_meaning, ground_meaning, places_meaning, sign_in_meaning
 from console.doctor.access_meaning import parked_over_a_mail
 from console.doctor.checks import Chain, Finding, Result, exit_code, failed, ok, skipped, warning
 from console.doctor.claims import judge_claims
@@ -21,9 +21,12 @@ from console.doctor.ground_meaning import Reading
 from console.doctor.places import Greeting, Place, Seen
 from console.doctor.sign_in import Discovery, configuration_url, sign_in_place
 from console.token_claims import read_claims
+from console.verbs_mailboxes import Account
 from models.app_registrations import Credential
+from models.auth_forms import AuthForm
 from models.errors import SubmissionFailed
 from models.grants import APP_ONLY, DELEGATED
+from models.mailboxes import MailboxEntry
 from models.senders import Sender
 from models.stages import Stage
 from workers.smtp_session import Features, Offered, Step
@@ -343,3 +346,21 @@ def test_reasons_that_a_refusal_makes_worse_are_known() -> None:
     """Those of the continuous errors and of the sender are among them, those of AUTH are not."""
     assert {"send-as-denied", "locked-out-send-as", "licence-invalid"} <= parked_over_a_mail()
     assert not {"auth-refused-again", "smtp-auth-disabled-mailbox"} & parked_over_a_mail()
+
+
+@pytest.mark.parametrize("form", AuthForm)
+def test_the_sender_of_a_shared_mailbox_is_never_proven_by_mail_from(form: AuthForm) -> None:
+    """Whichever way it signs in: Send As is judged after DATA, so a taken MAIL FROM is no green."""
+    shared = replace(SENDER, auth_user="admin@contoso.com", auth_form=form)
+
+    own = access_meaning.sender_taken(_account(SENDER), "250 2.1.0 Sender OK")
+    others = access_meaning.sender_taken(_account(shared), "250 2.1.0 Sender OK")
+
+    assert own.result is Result.OK
+    assert others.result is Result.WARNING
+    assert shared.signs_in_as in others.seen
+    assert "-Trustee admin@contoso.com" in others.mend
+
+
+def _account(sender: Sender) -> Account:
+    return Account(cast("MailboxEntry", None), sender, Credential.secret("app~secret"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import Engine, update
+from sqlalchemy import update
 
 from console import live
 from models import directory
@@ -18,7 +18,6 @@ from models.grants import GRANT
 from models.lookups import APP, MAILBOX
 from models.presence import Presence
 from models.redis_keys import RedisKeys
-from models.vault import Vault
 from tests.console.cli_world import CliWorld
 from tests.models.directory_parts import add_contoso, connect
 
@@ -29,26 +28,6 @@ PARK = {
     "park_meaning": "SMTP AUTH is switched off.",
     "park_next_step": "Switch it on.",
 }
-
-
-@pytest.fixture
-def bare(  # noqa: PLR0917 - fixtures, given by name
-    engine: Engine,
-    database_url: str,
-    redis_url: str,
-    redis_keys: RedisKeys,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> CliWorld:
-    """Nothing set up yet, on the test's own database and prefix."""
-    monkeypatch.setenv("ALERTPOST_DATABASE_URL", database_url)
-    monkeypatch.setenv("ALERTPOST_REDIS_URL", redis_url)
-    monkeypatch.setenv("ALERTPOST_REDIS_PREFIX", redis_keys.prefix)
-    monkeypatch.setenv("ALERTPOST_SECRET_KEYS", Vault.new_key())
-    monkeypatch.setenv("ALERTPOST_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "200")
-    return CliWorld(tmp_path, engine, capsys)
 
 
 @pytest.fixture
@@ -113,7 +92,7 @@ def test_json_has_everything(world: CliWorld, worker: Presence) -> None:
     found = said.json
     assert set(found) == {
         "at", "needs_a_person", "first_step", "tenants", "mailboxes", "waiting", "in_hand",
-        "lanes", "dead", "recipients", "redis", "workers", "expiries",
+        "lanes", "dead", "recipients", "redis", "workers", "expiries", "warnings",
     }  # fmt: skip
     assert found["tenants"] == {"ready": 2, "waiting": 0, "without_mailbox": 0}
     assert found["redis"] == {"answers": True, "reason": None}
@@ -190,6 +169,50 @@ def test_mail_that_waits_for_a_consent(world: CliWorld, worker: Presence) -> Non
 
     assert said.code == 7
     assert f"alertpost mailboxes connect {CONTOSO}" in said.out
+
+
+# -- warnings by mail -----------------------------------------------------------------------------
+
+
+def test_warnings_are_not_mailed_unless_somebody_wants_it(
+    world: CliWorld, worker: Presence
+) -> None:
+    """One line says so, and nobody has to act."""
+    said = world.run("status")
+
+    assert said.code == 0
+    assert "not mailed: ALERTPOST_OPERATOR_MAILBOX is not set" in said.out
+    assert world.run("status", "--json").json["warnings"]["mailed"] is False
+
+
+def test_warnings_that_cannot_be_mailed_need_a_person(
+    world: CliWorld, worker: Presence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mailbox is unknown or not connected; one that is parked says that they wait."""
+    monkeypatch.setenv("ALERTPOST_OPERATOR_MAILBOX", "alert@contoso.example")
+    said = world.run("status")
+    assert said.code == 7
+    assert f"there is no mailbox 'alert@contoso.example'; the nearest is '{CONTOSO}'" in said.out
+    assert "alertpost mailboxes add TENANT alert@contoso.example" in said.out
+
+    monkeypatch.setenv("ALERTPOST_OPERATOR_MAILBOX", CONTOSO)
+    monkeypatch.setenv("ALERTPOST_OPERATOR_TO", "noc@msp.example, boss@msp.example")
+    said = world.run("status")
+    assert said.code == 0
+    assert f"mailed from {CONTOSO} to noc@msp.example, boss@msp.example" in said.out
+
+    _set_mailbox(world, CONTOSO, parked_at=_in_days(0), **PARK)
+    said = world.run("status")
+    assert said.code == 7
+    assert "mailed, but they wait: the operator's own mailbox" in said.out
+
+    with write(world.engine) as conn:
+        directory.withdraw(conn, [directory.mailbox(conn, CONTOSO).id])
+    [concern] = [
+        one for one in world.run("status", "--json").json["needs_a_person"]
+        if one["matter"] == "warnings"
+    ]  # fmt: skip
+    assert concern["command"] == f"alertpost mailboxes connect {CONTOSO}"
 
 
 # -- Redis and workers ----------------------------------------------------------------------------

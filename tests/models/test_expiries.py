@@ -164,6 +164,17 @@ def test_a_grant_ends_ninety_days_after_its_last_use() -> None:
     )
 
 
+def test_a_grant_that_gets_old_says_why_that_is_odd() -> None:
+    """Workers refresh it about weekly, so something is wrong; one in use asks for nothing."""
+    old = _grant(ROW)
+    used = _grant(replace(ROW, grant_used_at=NOW - 8 * DAY))
+
+    for words in ("ALERTPOST_LEASE__KEEP_WARM_DAYS", "no worker runs", "Entra refuses"):
+        assert words in old.next_step
+    assert used.level is Level.LATER
+    assert used.next_step.startswith("Nothing to do")
+
+
 def test_an_ended_grant_needs_a_sign_in() -> None:
     """No mail can make it last any more."""
     ended = _grant(replace(ROW, grant_used_at=NOW - GRANT_IDLE))

@@ -89,6 +89,32 @@ def test_dotenv_is_read_and_the_environment_wins(
     assert settings.worker.concurrency == 9
 
 
+def test_the_operator_is_named_by_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One mailbox, in lower case, and several people with commas or spaces between them."""
+    monkeypatch.setenv("ALERTPOST_OPERATOR_MAILBOX", "Warnings@MSP.example")
+    monkeypatch.setenv("ALERTPOST_OPERATOR_TO", "noc@msp.example, boss@msp.example")
+    settings = Settings.load()
+
+    assert settings.operator_mailbox == "warnings@msp.example"
+    assert settings.operator_to == ("noc@msp.example", "boss@msp.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPERATOR_MAILBOX", "warnings"),
+        ("OPERATOR_MAILBOX", "Warnings <warnings@msp.example>"),
+        ("OPERATOR_TO", "noc@msp.example;boss"),
+    ],
+)
+def test_no_address_is_no_operator(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """The variable is named, and what is wrong with it."""
+    monkeypatch.setenv(f"ALERTPOST_{name}", value)
+
+    with pytest.raises(ConfigurationError, match=f"ALERTPOST_{name}: "):
+        Settings.load()
+
+
 def test_overrides_win(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the caller gives wins over the environment, field by field."""
     monkeypatch.setenv("ALERTPOST_PACING__MESSAGES_PER_WINDOW", "12")

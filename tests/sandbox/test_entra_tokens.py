@@ -5,7 +5,7 @@ import jwt
 import pytest
 
 from sandbox.grants import CodeRequest, challenge_of
-from tests.sandbox.entra_setting import ALERTS, CALLBACK, SCOPE, certificate
+from tests.sandbox.entra_setting import ADMIN, ALERTS, CALLBACK, SCOPE, certificate
 
 APP_SCOPE = "https://outlook.office365.com/.default"
 
@@ -320,6 +320,51 @@ def test_app_without_role(setting):
     token = app_only(setting)["access_token"]
 
     assert setting.world.check_token(token, ALERTS).reason == "no role SMTP.SendAsApp"
+
+
+@pytest.mark.parametrize(
+    ("scope", "opens"),
+    [
+        ({ALERTS}, {ALERTS}),
+        ({"*"}, {ALERTS, ADMIN}),
+        (set(), set()),
+    ],
+    ids=["mailbox", "everything", "nothing"],
+)
+def test_app_by_a_role_assignment(setting, scope, opens):
+    """RBAC for Applications opens what its scope reaches, to a token without the role."""
+    setting.contoso.admit(setting.app.client_id).scope |= scope
+    token = app_only(setting)["access_token"]
+
+    assert {box for box in (ALERTS, ADMIN) if setting.world.check_token(token, box).ok} == opens
+
+
+def test_the_role_asks_for_permissions_instead_of_the_scope(setting):
+    """Whose token claims the role is judged by mailbox permissions alone."""
+    admit_app(setting).scope.add("*")
+    token = app_only(setting)["access_token"]
+
+    assert not setting.world.check_token(token, ALERTS).ok
+
+
+def test_full_access_opens_a_shared_mailbox(setting):
+    """A delegate's token signs in as the mailbox it has Full Access to, and as no other."""
+    token = setting.world.access_token(ADMIN)
+
+    assert setting.world.check_token(token, ALERTS).reason == "token of another user"
+    setting.world.mailboxes.get(ALERTS).full_access.add(ADMIN)
+    assert setting.world.check_token(token, ALERTS).ok
+    assert not setting.world.check_token(token, "alerts@fabrikam.example").ok
+
+
+def test_exchange_has_two_names(setting):
+    """Consent to SMTP.Send under one name of Exchange is consent under the other one."""
+    other_name = "https://outlook.office365.com/SMTP.Send"
+    token = setting.world.give_grant(ALERTS, setting.app.client_id, permissions=(other_name,))
+
+    answer = setting.client().acquire_token_by_refresh_token(token, [SCOPE])
+
+    assert setting.world.check_token(answer["access_token"], ALERTS).ok
 
 
 def test_app_must_be_in_the_tenant(setting):

@@ -89,11 +89,13 @@ def world(signer):
     presence.enabled, presence.withdrawn = False, True
     presence.roles.add("https://outlook.office365.com/SMTP.SendAsApp")
     presence.mailboxes.add("shared@tailspin.example")
+    presence.scope.add("shared@tailspin.example")
     store.limits = replace(Limits(), connections=9)
     mailbox = store.get("shared@tailspin.example")
     mailbox.limits = Limits.open()
     mailbox.smtp_auth, mailbox.licensed, mailbox.conditional_access = False, False, True
     mailbox.send_as, mailbox.quota_bytes = {"a@tailspin.example"}, 10_000
+    mailbox.full_access = {"ops@tailspin.example"}
     world.advance(86_400)
     return world
 

@@ -1,0 +1,106 @@
+"""What goes around every answer: headers, a line in the log, and nothing told of our own faults."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from console.consent_pages.layout import CONTENT_SECURITY_POLICY
+from console.consent_pages.pages import Page
+
+log = structlog.get_logger()
+
+LARGEST_FORM = 32 * 1024
+"""Bytes, as a query or as a body; a callback holds a code of some thousand characters."""
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "X-Robots-Tag": "noindex, nofollow",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class BodyTooLarge(Exception):  # noqa: N818 - reads as what it is
+    """A request brings more than any browser has to say here."""
+
+
+async def read_body(request: Request) -> bytes:
+    """
+    Read a request's body.
+
+    Raises:
+        BodyTooLarge: It is longer than ``LARGEST_FORM``.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_FORM:
+            raise BodyTooLarge
+    return bytes(body)
+
+
+def answer(page: Page) -> Response:
+    """Send a page."""
+    return HTMLResponse(page.html, status_code=page.status)
+
+
+class Edges:
+    """
+    Stands around the application.
+
+    Args:
+        app: What answers, faults included.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        begun = time.monotonic()
+        status: int | None = None
+
+        def tell() -> None:
+            # Neither path nor query: the one holds the link, the other the code.
+            log.info(
+                "consent_page",
+                method=scope["method"][:10],
+                page=_page_name(scope),
+                status=status,
+                duration_ms=round((time.monotonic() - begun) * 1000),
+            )
+
+        async def guarded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(raw=list(message.get("headers", ())))
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                message["headers"] = headers.raw
+            elif not message.get("more_body"):
+                tell()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, guarded)
+        except Exception:
+            # Whoever asked has their answer already, which tells nothing of this.
+            log.exception("consent_page_failed", page=_page_name(scope))
+
+
+def _page_name(scope: Scope) -> str:
+    """Name what was asked for, by the route that took it."""
+    endpoint = scope.get("endpoint")
+    return getattr(endpoint, "__name__", "none") if endpoint is not None else "none"

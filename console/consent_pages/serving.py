@@ -1,0 +1,88 @@
+"""Serving the pages until somebody stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+
+from console.consent_pages.app import build_app
+from console.context import Context
+
+log = structlog.get_logger()
+
+_AT_ONCE = 200
+"""Requests in hand; more are told to come again. Forty of them can wait for Entra at a time."""
+
+_TICK_SECONDS = 1.0
+_GRACE_SECONDS = 20
+"""Longer than a request to the sign-in service may take: a code can be redeemed once only."""
+
+
+def serve(context: Context, listener: socket.socket) -> None:
+    """
+    Serve until SIGINT or SIGTERM, then finish what is in hand.
+
+    Args:
+        context: Open resources.
+        listener: Where, as ``listening.listen`` gave it.
+    """
+    asyncio.run(_Server(config_for(context)).run_until_stopped(listener))
+
+
+def config_for(context: Context) -> uvicorn.Config:
+    """Say how the pages are served."""
+    return uvicorn.Config(
+        build_app(context),
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        # Nothing is decided by where a request seems to come from.
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=_AT_ONCE,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that sleeps between requests, and ends with 0 when it is stopped."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ended = asyncio.Event()
+
+    async def run_until_stopped(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        listener.setblocking(False)
+        host, port = listener.getsockname()[:2]
+        log.info("consents_start", host=host, port=port)
+        await self.serve(sockets=[listener])
+        log.info("consents_stop")
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._ended.set()
+
+    async def main_loop(self) -> None:
+        # uvicorn's own loop polls for the end ten times a second.
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), timeout=_TICK_SECONDS)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to us."""
+        yield

@@ -1,0 +1,55 @@
+"""What is seen of the two ways to sign in for a shared mailbox, and what it means. Pure."""
+
+from __future__ import annotations
+
+from console.doctor.checks import Finding, failed, ok, warning
+from console.exchange_powershell import quoted
+from console.shared_forms import FormsTried
+from console.verbs_mailboxes import Account
+from models.auth_forms import AuthForm
+from workers.reply_rules_mail import SEND_AS_DENIED
+
+
+def forms(who: Account, done: FormsTried) -> Finding:
+    """Judge which ways work, and which one is kept."""
+    address, user = who.sender.address, who.sender.auth_user
+    seen = "; ".join(f"as {tried.user}: {tried.reply}" for tried in done.tries)
+    prove = f"`alertpost doctor {address} --to ADDRESS`"
+    if any(tried.worked is None for tried in done.tries):
+        return warning(
+            seen,
+            "Not both ways were answered, so what is kept stays as it was.",
+            "run it again in a minute",
+        )
+    if done.chosen is None:
+        return failed(
+            seen,
+            f"With the token of {user} neither way is open.",
+            f"{full_access(address, user)} or {send_as(address, user)}; then `alertpost mailboxes "
+            f"connect {address}`, signing in as {user}",
+        )
+    kept = "is kept from now on" if done.changed else "is kept"
+    if done.chosen is AuthForm.MAILBOX:
+        resume = ""
+        if who.entry.park_reason == SEND_AS_DENIED.rule:
+            resume = f" `alertpost mailboxes resume {address}` lets it send that way."
+        return ok(seen, f"Signing in as {address} with the token of {user} {kept}.{resume}")
+    return ok(
+        seen,
+        f"Signing in as {user} {kept}. Whether {user} may send as {address} shows with a mail: "
+        f"{prove}.",
+    )
+
+
+def full_access(address: str, user: str) -> str:
+    """Write the command that lets an account sign in as a mailbox."""
+    return (
+        f"`Add-MailboxPermission {quoted(address)} -User {quoted(user)} -AccessRights FullAccess`"
+    )
+
+
+def send_as(address: str, user: str) -> str:
+    """Write the command that lets an account send as a mailbox."""
+    return (
+        f"`Add-RecipientPermission {quoted(address)} -Trustee {quoted(user)} -AccessRights SendAs`"
+    )

@@ -1,0 +1,1 @@
+"""Moving over from other programs: reading what they keep, and taking over their grants."""

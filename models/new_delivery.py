@@ -1,0 +1,50 @@
+"""From an alert e-mail to the row that it becomes: its content sealed for that very row."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from models.alert import AlertEmail
+from models.ids import uuid7
+from models.intake import NewDelivery
+from models.message_ids import new_message_id
+from models.vault import Vault, delivery_context
+
+
+def new_delivery(
+    alert: AlertEmail,
+    vault: Vault,
+    *,
+    tenant_id: UUID,
+    mailbox_id: UUID,
+    address: str,
+    delivery_id: UUID | None = None,
+) -> NewDelivery:
+    """
+    Seal an alert e-mail; nothing is stored yet.
+
+    Args:
+        alert: What was handed in.
+        vault: Seals its content.
+        tenant_id: On whose behalf it goes out.
+        mailbox_id: From where.
+        address: Of that mailbox.
+        delivery_id: The row's key, where the caller has to know it beforehand.
+    """
+    key = delivery_id or uuid7()
+    content, fingerprint = alert.dump_and_fingerprint()
+    return NewDelivery(
+        id=key,
+        tenant_id=tenant_id,
+        mailbox_id=mailbox_id,
+        severity=int(alert.severity),
+        fingerprint=fingerprint,
+        subject=alert.subject,
+        recipients=alert.envelope_recipients,
+        payload_encrypted=vault.seal(content, context=delivery_context(key)),
+        message_id=new_message_id(key, address.rpartition("@")[2]),
+        idempotency_key=alert.idempotency_key,
+        alert_id=alert.alert_id,
+        not_before=alert.not_before,
+        expires_at=alert.expires_at,
+    )
