@@ -135,8 +135,8 @@ async def send_test(
             tell(Line(Stage.TOKEN, "refresh", refused.error, 0.0, refused.description))
             return _failed(verdict, str(refused), begun, message_id)
         except TokenUnavailable as away:
-            verdict = conclusion.token_unavailable(str(away), away.retry_after_seconds)
-            return _failed(verdict, str(away), begun, message_id)
+            verdict = conclusion.token_unavailable(away)
+            return _failed(verdict, away.answer, begun, message_id)
         except SubmissionFailed as failed:
             verdict = conclusion.judge(failed, fresh_token=tokens.fresh)
             return _failed(verdict, reply_of(failed), begun, message_id)

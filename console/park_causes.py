@@ -69,3 +69,5 @@ def _reply_verdicts() -> Iterator[Verdict]:
     for pair in reply_rules.REFUSED_BY_STAGE.values():
         yield from pair
     yield from reply_rules.FAILURES.values()
+    # Where no row fits: an answer that is none of SMTP's comes of a wrong host or port.
+    yield from (reply_rules.UNKNOWN_AT_CONNECT, reply_rules.UNEXPECTED)

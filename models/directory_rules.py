@@ -235,8 +235,9 @@ def mailbox_address(value: str) -> str:
     Return a sender's address in lower case.
 
     Source:
-        Personal accounts cannot submit with OAuth though their server offers it (fact sheet,
-        section 1.1), so they are refused here.
+        Personal accounts: Microsoft's page says that they submit with OAuth [L-OAUTH]; in the field
+        a valid token is refused and there is no switch [OBS], so they are refused here. The tags
+        stand in docs/sources.md.
     """
     try:
         address = parse_address(value)

@@ -95,11 +95,29 @@ class TokenUnavailable(AlertpostError):  # noqa: N818 - reads as what it is
 
     Attributes:
         retry_after_seconds: When it is worth trying again.
+        asked_to_wait: The sign-in service itself asked for so much patience.
+        refusal: What the sign-in service answered, its ``error`` empty where it gave none and its
+            ``http_status`` None where it did not answer at all; None where it was not asked.
     """
 
-    def __init__(self, reason: str, *, retry_after_seconds: float) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retry_after_seconds: float,
+        asked_to_wait: bool = False,
+        refusal: CredentialRejected | None = None,
+    ) -> None:
         super().__init__(reason)
         self.retry_after_seconds = retry_after_seconds
+        self.asked_to_wait = asked_to_wait
+        self.refusal = refusal
+
+    @property
+    def answer(self) -> str:
+        """What happened, with the answer's own text and trace id where it had one."""
+        said = self.refusal.description if self.refusal is not None else ""
+        return f"{self}: {said}" if said else str(self)
 
 
 class SubmissionFailed(AlertpostError):  # noqa: N818 - reads as what it is

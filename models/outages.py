@@ -28,6 +28,8 @@ _SQLITE: tuple[tuple[str, str], ...] = (
 _POSTGRESQL: tuple[tuple[str, str], ...] = (
     ("25006", "PostgreSQL is read-only here: a standby, or a failover is under way"),
     ("25P03", "PostgreSQL ended a transaction that stood idle"),
+    # Not a wrong setting for good: once the right is given, all go on by themselves.
+    ("42501", "the PostgreSQL user may not use alertpost's tables: make it their owner"),
     ("40", "PostgreSQL gave the transaction up in favour of another; try again"),
     ("53100", "PostgreSQL's disk is full"),
     ("53300", "PostgreSQL has no connection free"),

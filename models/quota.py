@@ -119,7 +119,8 @@ def external_limit(*, licences: int | None, trial: bool) -> int | None:
     Return how many external recipients a tenant may reach in 24 hours; None: it is not counted.
 
     Source:
-        Facts sheet section 2.1 (TERRL): 500 * licences^0.7 + 9500; a trial tenant 5,000.
+        Tenant External Recipient Rate Limit (TERRL), Exchange team blog 4372797:
+        500 * licences^0.7 + 9500; a trial tenant 5,000.
     """
     if trial:
         return TRIAL_EXTERNAL

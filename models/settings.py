@@ -176,7 +176,8 @@ class PacingSettings(_Group):
     What one mailbox may do; the defaults are Exchange Online's own limits.
 
     Source:
-        Facts sheet section 2.1: 30 messages a minute, 3 connections.
+        Exchange Online limits (learn.microsoft.com/exchange/troubleshoot/send-emails/
+        smtp-submission-improvements): 30 messages a minute, 3 connections.
     """
 
     messages_per_window: Count = 30

@@ -33,7 +33,7 @@ from sandbox.token_endpoint import TokenEndpoint, TokenRequest
 from sandbox.web import BodyTooLarge, CutLine, host_url, page, read_form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from starlette.requests import Request
 
@@ -162,7 +162,8 @@ class _Entra:
             code = fault.code if fault.kind is EntraFaultKind.AADSTS else None
             self._count(asked, str(fault.kind), code)
         answer = partial(self._token_answer, request, asked_for, asked, str(fault.kind))
-        return await self._struck(request, fault, answer)
+        said = _quoted(request, form) if fault.echo else ""
+        return await self._struck(request, fault, answer, said)
 
     def _token_answer(
         self, request: Request, asked_for: TokenRequest, asked: Asked, result: str
@@ -182,14 +183,18 @@ class _Entra:
         self._world.ledger.count(grant_type=grant_type, result=result, user=asked.user, code=code)
 
     async def _struck(  # noqa: PLR0911 - one for each kind of fault
-        self, request: Request, fault: EntraFault, answer: Callable[[], Response]
+        self,
+        request: Request,
+        fault: EntraFault,
+        answer: Callable[[], Response],
+        said: str = "",
     ) -> Response:
         retry_after = (
             {"Retry-After": str(fault.retry_after_seconds)} if fault.retry_after_seconds else {}
         )
         match fault.kind:
             case EntraFaultKind.AADSTS:
-                return self._refusal(request, EntraError(fault.code), fault)
+                return self._refusal(request, EntraError(fault.code, said), fault)
             case EntraFaultKind.THROTTLED:
                 body = {"error": "temporarily_unavailable", "error_description": "Slow down."}
                 return JSONResponse(body, status_code=429, headers=retry_after)
@@ -236,6 +241,13 @@ class _Entra:
         if isinstance(outcome, ShowPage):
             return page(outcome.html)
         return _go_back(outcome)
+
+
+def _quoted(request: Request, form: Mapping[str, str]) -> str:
+    """Say a request back as servers do that mean to be helpful: as read, and as it came."""
+    read = ", ".join(f"{name} {value}" for name, value in form.items())
+    header = request.headers.get("authorization", "none")
+    return f"Read: {read}. Came: {urlencode(form)}. Authorization: {header}."
 
 
 async def _wait_unless_gone(request: Request, seconds: float) -> None:

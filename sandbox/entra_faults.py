@@ -46,6 +46,7 @@ class EntraFault:
         seconds: How long ``slow`` holds the answer back.
         status: Overrides the HTTP status of an AADSTS answer; 0 for the table's.
         error: Overrides the OAuth error of an AADSTS answer; empty for the table's.
+        echo: The text of an AADSTS answer quotes the whole request, secrets included.
     """
 
     kind: EntraFaultKind
@@ -60,6 +61,7 @@ class EntraFault:
     seconds: float = 0.0
     status: int = 0
     error: str = ""
+    echo: bool = False
 
     def __post_init__(self) -> None:
         if self.kind is EntraFaultKind.AADSTS and self.code not in REFUSALS:

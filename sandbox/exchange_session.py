@@ -165,6 +165,7 @@ class Session(Wire):
         self._answer_next: Callable[[bytes], None] | None = None
         self._mailbox: Mailbox | None = None
         self._quit_said = False
+        self._line = b""
         self._forget_mail()
 
     def _forget_mail(self) -> None:
@@ -227,6 +228,7 @@ class Session(Wire):
 
     def take_line(self, line: bytes) -> None:
         """Obey a command, or take the answer to a 334."""
+        self._line = line
         answer = self._answer_next
         if answer is not None:
             self._answer_next = None
@@ -255,6 +257,7 @@ class Session(Wire):
                 trace=self._trace(),
                 user=self._mailbox.address if self._mailbox is not None else "",
                 sender=sender,
+                line=self._line.decode("utf-8", "replace"),
             )
         )
         if reply.code == _CLOSING_CODE:

@@ -34,14 +34,14 @@ class Reply:
         name: What faults, limits and tests call it; the code where it was given as a literal.
         code: Basic reply code.
         text: What follows the code; a newline separates the lines of a reply of several lines.
-            ``{trace}``, ``{user}`` and ``{sender}`` are filled in when it is said.
+            ``{trace}``, ``{user}``, ``{sender}`` and ``{line}`` are filled in when it is said.
     """
 
     name: str
     code: int
     text: str
 
-    def wire(self, *, trace: str = "", user: str = "", sender: str = "") -> bytes:
+    def wire(self, *, trace: str = "", user: str = "", sender: str = "", line: str = "") -> bytes:
         """
         Write the reply as it goes over the line.
 
@@ -49,12 +49,15 @@ class Reply:
             trace: Server, time and trace number, as Exchange puts them into brackets.
             user: Address of the authenticated mailbox.
             sender: Address that the mail claims to come from.
+            line: What the client said last, for servers that say it back.
 
         Returns:
             One or more lines, each with its code and CRLF.
         """
         text = self.text
-        for field, value in (("{trace}", trace), ("{user}", user), ("{sender}", sender)):
+        for field, value in (
+            ("{trace}", trace), ("{user}", user), ("{sender}", sender), ("{line}", line),
+        ):  # fmt: skip
             text = text.replace(field, value)
         *first, last = text.split("\n")
         lines = [f"{self.code}-{line}\r\n" for line in first] + [f"{self.code} {last}\r\n"]
@@ -62,7 +65,7 @@ class Reply:
 
 
 _TABLE = (
-    # 3.2 Connection and authentication
+    # Connection and authentication
     ("service_not_available", 421, "4.3.2 Service not available"),
     ("service_not_active", 421, "4.3.2 Service not active"),
     ("too_many_connections", 421, _TOO_MANY),
@@ -138,7 +141,7 @@ _TABLE = (
         550,
         "5.7.30 Basic authentication is not supported for Client Submission.",
     ),
-    # 3.3 Sender, message and quota
+    # Sender, message and quota
     ("locked_mailbox_full", 550, "5.2.251 Sender throttled due to continuous mailbox full errors."),
     (
         "locked_send_as_denied",
@@ -232,7 +235,7 @@ _TABLE = (
     ("invalid_domain_name", 501, "5.5.4 Invalid domain name"),
     ("tenant_rule", 550, "5.7.900 Delivery not authorized, message refused"),
     ("transport_rule", 550, "5.7.1 Message rejected by transport rule"),
-    # 3.4 Recipients
+    # Recipients
     ("invalid_address", 501, "5.1.3 Invalid address"),
     ("reserved_address_4", 501, "5.1.4 Recipient address reserved by RFC 2606"),
     ("reserved_address", 501, "5.1.5 Recipient address reserved by RFC 2606"),

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from models.errors import SubmissionFailed
+from models.errors import SubmissionFailed, TokenUnavailable
 from models.lane import AttemptRecord, Claimed, Outcome
 from models.lifecycle import ACCEPT, EXPIRE, GIVE_UP, RETRY, Transition
 from models.senders import Sender
 from models.settings import RetrySettings
 from models.stages import Stage
+from workers.oauth_errors import classify_oauth
 from workers.replies import classify, classify_failure
 from workers.reply_rule import parse_enhanced
 from workers.reply_rules import Failure
@@ -86,14 +87,24 @@ def judge(failed: SubmissionFailed, *, fresh_token: bool) -> Verdict:
     )
 
 
-def token_unavailable(reason: str, retry_after_seconds: float) -> Verdict:
+def token_unavailable(away: TokenUnavailable) -> Verdict:
     """Give the verdict on a token that cannot be had now: the mailbox waits and tries again."""
-    first = max(1.0, retry_after_seconds)
+    said = away.refusal
+    if said is not None:
+        return classify_oauth(
+            said.error,
+            said.codes,
+            said.suberror,
+            said.description,
+            http_status=said.http_status,
+            retry_after=away.retry_after_seconds if away.asked_to_wait else None,
+        )
+    first = max(1.0, away.retry_after_seconds)
     return throttle(
         "token-unavailable",
         Scope.MAILBOX,
         (first, max(first, 900.0)),
-        f"No access token can be had at the moment: {reason}.",
+        f"No access token can be had at the moment: {away}.",
         "Nothing to do; it is asked for again after the pause.",
     )
 

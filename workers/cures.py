@@ -41,3 +41,11 @@ def cure_of(
         Remedy.ADMIN_CONSENT: f"alertpost tenants show {tenant}",  # it shows the link
         Remedy.ADMIN_SETTING: f"alertpost mailboxes resume {address}",
     }.get(meaning.remedy)
+
+
+def with_command(next_step: str, reason: str, *, address: str, tenant: str) -> str:
+    """Give the next step of a park with the command that ends it, where it names no way itself."""
+    if "https://" in next_step or "`alertpost " in next_step:
+        return next_step
+    command = cure_of(reason, address=address, tenant=tenant, parked=True)
+    return f"{next_step} Then `{command or f'alertpost mailboxes resume {address}'}`."

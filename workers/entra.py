@@ -28,16 +28,19 @@ import msal
 
 from models.app_registrations import Credential
 from models.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from models.scrubbing import scrub_values
 from models.senders import Sender
 from workers.credential_turns import Proof, ask_in_turn, first_of
 from workers.entra_claims import Consenter, consenter, unnamed
-from workers.entra_http import UNAVAILABLE_RETRY_SECONDS, EntraCall, EntraHttp
+from workers.entra_http import UNAVAILABLE_RETRY_SECONDS, EntraCall, EntraHttp, refusal_in
 
 ASSUMED_LIFETIME_SECONDS = 3599.0
 """Of a token whose answer does not say (RFC 6749 section 5.1 only recommends it); as MSAL does."""
 
 _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})
 """MSAL adds these itself and refuses to be given one."""
+
+_FLOW_SECRETS = ("state", "nonce", "code_verifier")
 
 _ENTRA_PATH = "/oauth2/v2.0/"
 """In the addresses of Entra's endpoints, in every cloud."""
@@ -249,6 +252,12 @@ class Entra:
     ) -> _Redeemed:
         store = msal.SerializableTokenCache()
         http = self._http.call()
+        # A refusal also comes by way of the browser, where nobody has looked at it.
+        http.secrets |= {
+            str(value)
+            for value in (*(flow.get(name) for name in _FLOW_SECRETS), callback.get("code"))
+            if value
+        }
         application = self._application(sender, credential, store, http)
         with _understood():
             try:
@@ -325,7 +334,7 @@ class Entra:
             said = str(http.refusal.get("error_description") or error)
             raise CredentialRejected(
                 "invalid_tenant",
-                codes=_codes(http.refusal),
+                codes=refusal_in(http.refusal, status=http.status).codes,
                 description=f"{authority} is not an OpenID provider for this tenant: "
                 f"{said.splitlines()[0][:300]}",
                 http_status=http.status,
@@ -408,21 +417,11 @@ def _tokens(
 ) -> Tokens:
     token = answer.get("access_token")
     if not token:
-        raise CredentialRejected(
-            str(answer.get("error") or "no_token"),
-            codes=_codes(answer),
-            description=str(answer.get("error_description") or ""),
-            suberror=str(answer.get("suberror") or ""),
-            http_status=http.status,
-        )
+        told = scrub_values(dict(answer), http.secrets)
+        raise refusal_in(told, status=http.status, error="no_token")
     with _understood():
         return Tokens(
             access_token=str(token),
             expires_in_seconds=float(answer.get("expires_in") or ASSUMED_LIFETIME_SECONDS),
             cache=store.serialize(),
         )
-
-
-def _codes(answer: Mapping[str, Any]) -> tuple[int, ...]:
-    listed = answer.get("error_codes")
-    return tuple(code for code in listed if type(code) is int) if isinstance(listed, list) else ()

@@ -7,24 +7,27 @@ here, before MSAL sees it: MSAL would hide the status, and log pages of proxies 
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import math
 import ssl
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from models.errors import ConfigurationError, TokenUnavailable
+from models.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from models.scrubbing import scrub_values
 
 DISCOVERY_SECONDS = 24 * 3600.0
 """How long a tenant's OpenID configuration is remembered; it changes about never."""
@@ -41,6 +44,13 @@ _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 _OK = 200
 _BAD_REQUEST = 400
+
+_SECRET_FIELDS = frozenset(
+    {
+        "assertion", "client_assertion", "client_secret", "code", "code_verifier", "refresh_token",
+    }
+)  # fmt: skip
+"""Of a form that is posted to a token endpoint."""
 
 
 class PostedTooLate(TokenUnavailable):
@@ -122,6 +132,7 @@ class EntraCall:
     Attributes:
         status: Of the last answer; None where none came.
         refusal: The last answer's JSON, if it was a refusal; MSAL hides it at some steps.
+        secrets: What was posted and must not be read in any answer.
     """
 
     def __init__(self, http: EntraHttp, post_until: float) -> None:
@@ -129,6 +140,7 @@ class EntraCall:
         self._post_until = post_until
         self.status: int | None = None
         self.refusal: dict[str, Any] = {}
+        self.secrets: set[str] = set()
 
     def post(self, url: str, **request: Any) -> Answer:
         """
@@ -141,6 +153,7 @@ class EntraCall:
         """
         if time.monotonic() > self._post_until:
             raise PostedTooLate("too late to ask", retry_after_seconds=UNAVAILABLE_RETRY_SECONDS)
+        self.secrets |= _secrets(request)
         answer = self._ask("POST", url, **request)
         if not self._is_json(answer):
             raise _unavailable(answer)
@@ -168,7 +181,7 @@ class EntraCall:
     def _ask(self, method: str, url: str, **request: Any) -> Answer:
         self.status = None
         self.refusal = {}
-        answer = _send(self._http, method, url, request)
+        answer = _without(_send(self._http, method, url, request), self.secrets)
         self.status = answer.status_code
         if answer.status_code == _TOO_MANY_REQUESTS or answer.status_code >= _SERVER_ERROR:
             raise _unavailable(answer)
@@ -235,6 +248,34 @@ def _read(raw: Any, *, until: float) -> str:
     return body.decode("utf-8", "replace")
 
 
+def _secrets(request: Mapping[str, Any]) -> set[str]:
+    """Name what is secret in a request: fields of the form, or the client's in its header."""
+    form = request.get("data")
+    found = {
+        # MSAL makes its assertion as bytes.
+        value.decode() if isinstance(value, bytes) else str(value)
+        for name, value in dict(form or {}).items()
+        if name in _SECRET_FIELDS and value
+    }
+    basic = str((request.get("headers") or {}).get("Authorization", "")).partition("Basic ")[2]
+    if basic:
+        found.add(basic)
+        try:
+            pair = base64.b64decode(basic, validate=True).decode()
+        except (binascii.Error, ValueError):
+            return found
+        found.add(unquote_plus(pair.partition(":")[2]))
+    return found
+
+
+def _without(answer: Answer, secrets: set[str]) -> Answer:
+    """Take out of a refusal what it quotes of our request; its text is stored and shown."""
+    value = _json(answer)
+    if value is None or "access_token" in value or not secrets:
+        return answer
+    return replace(answer, text=json.dumps(scrub_values(value, secrets)))
+
+
 def _unreachable(http: EntraHttp, url: str, error: BaseException) -> TokenUnavailable:
     host = urlsplit(url).netloc
     if isinstance(error, requests.exceptions.SSLError):
@@ -248,32 +289,64 @@ def _unreachable(http: EntraHttp, url: str, error: BaseException) -> TokenUnavai
         )
     else:
         reason = f"the sign-in service {host} cannot be reached ({_innermost(error)})"
-    return TokenUnavailable(reason, retry_after_seconds=UNAVAILABLE_RETRY_SECONDS)
+    return TokenUnavailable(
+        reason, retry_after_seconds=UNAVAILABLE_RETRY_SECONDS, refusal=CredentialRejected("")
+    )
 
 
 def _unavailable(answer: Answer) -> TokenUnavailable:
-    if answer.status_code == _TOO_MANY_REQUESTS or answer.status_code >= _SERVER_ERROR:
+    refusal: CredentialRejected | None = None
+    busy = answer.status_code == _TOO_MANY_REQUESTS or answer.status_code >= _SERVER_ERROR
+    if busy or answer.status_code == _OK:
+        refusal = refusal_in(_json(answer) or {}, status=answer.status_code)
+    if busy:
         reason = f"the sign-in service answered HTTP {answer.status_code}"
     else:
         reason = (
             f"the sign-in service answered HTTP {answer.status_code} with something else than was "
             "asked for (a proxy in between?)"
         )
-    return TokenUnavailable(reason, retry_after_seconds=_retry_after(answer.headers))
+    asked = _retry_after(answer.headers)
+    return TokenUnavailable(
+        reason,
+        retry_after_seconds=UNAVAILABLE_RETRY_SECONDS if asked is None else asked,
+        asked_to_wait=asked is not None,
+        refusal=refusal,
+    )
 
 
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Read Retry-After, in seconds or as a date (RFC 9110 section 10.2.3)."""
+def refusal_in(
+    value: Mapping[str, Any], *, status: int | None, error: str = ""
+) -> CredentialRejected:
+    """
+    Read a refusal out of an answer's JSON (RFC 6749 section 5.2, and what Entra adds to it).
+
+    Args:
+        value: The answer.
+        status: Its HTTP status.
+        error: Stands for an ``error`` that it lacks.
+    """
+    codes = value.get("error_codes")
+    return CredentialRejected(
+        str(value.get("error") or error),
+        codes=tuple(c for c in codes if type(c) is int) if isinstance(codes, list) else (),
+        description=str(value.get("error_description") or ""),
+        suberror=str(value.get("suberror") or ""),
+        http_status=status,
+    )
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read Retry-After, in seconds or as a date (RFC 9110 section 10.2.3); None: not asked for."""
     text = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
     text = text.strip()
-    seconds = UNAVAILABLE_RETRY_SECONDS
     if text.isascii() and text.isdecimal():
         seconds = float(text[:9])
-    elif text:
+    else:
         try:
             seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
         except (TypeError, ValueError):
-            seconds = UNAVAILABLE_RETRY_SECONDS
+            return None
     return min(max(seconds, 1.0), LONGEST_RETRY_AFTER_SECONDS)
 
 

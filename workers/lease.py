@@ -516,5 +516,11 @@ class TokenLeases:
 
 
 def _cause(sender: Sender) -> str:
-    """Name what a failure is about: a new grant or a new credential makes it void."""
-    return f"{sender.grant_id}/{sender.grant_version}/{sender.app_id}/{sender.app_version}"
+    """
+    Name what a failure is about: a new grant or a new credential makes it void.
+
+    So does a resume: whoever resumed a mailbox says that the cause is gone, and Entra is to be
+    asked whether it is.
+    """
+    credential = f"{sender.grant_id}/{sender.grant_version}/{sender.app_id}/{sender.app_version}"
+    return f"{credential}/{sender.resume_count}"

@@ -48,8 +48,10 @@ class Failure:
 
     Attributes:
         cause: What grant and credential it was about; for others it says nothing.
-        error: OAuth ``error``; None where it was no refusal, only not possible then.
+        error: OAuth ``error``; None where Entra was not asked.
         text: What Entra or we said.
+        reason: Why it was only not possible then; empty where it was a refusal.
+        asked_to_wait: See ``TokenUnavailable``.
     """
 
     cause: str
@@ -58,26 +60,49 @@ class Failure:
     codes: tuple[int, ...] = ()
     suberror: str = ""
     http_status: int | None = None
+    reason: str = ""
+    asked_to_wait: bool = False
 
     @classmethod
     def of(cls, error: CredentialRejected | TokenUnavailable, *, cause: str) -> Failure:
         """Write an error down."""
+        reason, asked_to_wait = "", False
+        said: CredentialRejected | None
         if isinstance(error, TokenUnavailable):
-            return cls(cause, str(error))
+            reason, asked_to_wait, said = str(error), error.asked_to_wait, error.refusal
+        else:
+            said = error
+        if said is None:
+            return cls(cause, "", reason=reason, asked_to_wait=asked_to_wait)
         return cls(
-            cause, error.description, error.error, error.codes, error.suberror, error.http_status
+            cause,
+            said.description,
+            said.error,
+            said.codes,
+            said.suberror,
+            said.http_status,
+            reason,
+            asked_to_wait,
         )
 
     def as_error(self, *, left_seconds: float) -> CredentialRejected | TokenUnavailable:
         """Give back the error that was written down."""
-        if self.error is None:
-            return TokenUnavailable(self.text, retry_after_seconds=left_seconds)
-        return CredentialRejected(
-            self.error,
-            codes=self.codes,
-            description=self.text,
-            suberror=self.suberror,
-            http_status=self.http_status,
+        said = None
+        if self.error is not None:
+            said = CredentialRejected(
+                self.error,
+                codes=self.codes,
+                description=self.text,
+                suberror=self.suberror,
+                http_status=self.http_status,
+            )
+        if said is not None and not self.reason:
+            return said
+        return TokenUnavailable(
+            self.reason or self.text,
+            retry_after_seconds=left_seconds,
+            asked_to_wait=self.asked_to_wait,
+            refusal=said,
         )
 
 

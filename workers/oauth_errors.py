@@ -50,7 +50,7 @@ def classify_oauth(
         Exactly one verdict, whatever the endpoint says.
 
     Source:
-        Fact sheet, sections 5, 5.1 and 5.2.
+        The tables in ``oauth_rules``; RFC 6749 section 5.2.
     """
     codes = tuple(codes) or parse_codes(description)
     verdict = _chosen(error, codes, suberror, http_status)

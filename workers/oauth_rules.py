@@ -5,7 +5,7 @@ Microsoft's own rule is to react to ``error`` and not to depend on the numbers, 
 every ``error`` has a default, and a number only says it better.
 
 Source:
-    Fact sheet, sections 5.1 and 5.2; meanings of codes [E-ERR], choice of action the sheet's own.
+    Meanings of codes [E-ERR]; the tags stand in docs/sources.md. What follows is our choice.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ _ROWS: tuple[tuple[tuple[int, ...], Verdict], ...] = (
             "Have the administrator look into the risk and clear it.",
         ),
     ),
-    # an hour, three times: the sheet's proposal
+    # an hour, three times: our choice
     (
         (50053,),
         _later(

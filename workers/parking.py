@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from models import lane, senders
+from workers.cures import with_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,9 @@ def park_unless_renewed(
         scope=scope.value,
         reason=verdict.rule,
         meaning=verdict.meaning,
-        next_step=verdict.next_step,
+        next_step=with_command(
+            verdict.next_step, verdict.rule, address=tried.address, tenant=tried.tenant_slug
+        ),
         answer=answer,
         probe_after_seconds=probe_after_seconds,
         resumes_seen=tried.resume_count,

@@ -47,7 +47,7 @@ def classify(
         Exactly one verdict, whatever the server says.
 
     Source:
-        Fact sheet, section 3.1.
+        RFC 5321 section 4.2, RFC 3463; the tables in ``reply_rules``.
     """
     if reply_code is None:
         return classify_failure(stage, reply_rules.Failure.DISCONNECTED, text)
@@ -81,7 +81,7 @@ def classify_failure(stage: Stage, failure: reply_rules.Failure, detail: str = "
         detail: What the system said; recorded, never interpreted.
 
     Source:
-        Fact sheet, section 3.1 point 5.
+        RFC 5321 section 4.5.3.2: until the final reply nobody knows who has the mail.
     """
     if stage is Stage.BODY:
         verdict = reply_rules.LOST_AFTER_DOT

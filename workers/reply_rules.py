@@ -53,7 +53,7 @@ ACCEPTED = Verdict(
     counts=True,
 )
 
-# --- where no row fits (fact sheet, section 3.1, point 4) -----------------------------------------
+# --- where no row fits ----------------------------------------------------------------------------
 
 UNKNOWN_TRANSIENT = retry_backoff(
     "unknown-transient", "The server asks to try later, for a reason that is not in our tables."
@@ -143,7 +143,7 @@ REFUSED_BY_STAGE = {
 }
 """An unknown 5xx, with a token that is old or fresh; other stages: ``UNKNOWN_AT_CONNECT``."""
 
-# --- without a reply (sections 3.1, point 5, and 3.2, first row) ----------------------------------
+# --- without a reply ------------------------------------------------------------------------------
 
 LOST_AFTER_DOT = retry_backoff(
     "lost-after-dot",

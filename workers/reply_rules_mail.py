@@ -2,8 +2,7 @@
 Replies about the sender, the mail and the quotas, row by row.
 
 Source:
-    Fact sheet, section 3.3 and (Postfix) section 12; its tags stand above each row.
-    Waits are the sheet's proposals, not Microsoft's.
+    The tags above each row stand in docs/sources.md. Waits are our choice, not Microsoft's.
 """
 
 from __future__ import annotations
@@ -193,7 +192,7 @@ MAIL_RULES = (
         enhanced=enhanced("5.7.60"),
     ),
     ReplyRule(verdict=SEND_AS_DENIED, enhanced=enhanced("5.2.252"), codes=frozenset({554})),
-    # section 12 [TEST] Postfix: 553 5.7.1, which it may hold back until RCPT
+    # [TEST] Postfix: 553 5.7.1, which it may hold back until RCPT
     ReplyRule(
         verdict=SEND_AS_DENIED,
         enhanced=enhanced("5.7.1"),
@@ -241,7 +240,7 @@ MAIL_RULES = (
     ),
     # [OBS] 554 5.2.0 …MessageSubmissionExceededException
     ReplyRule(verdict=TOO_LARGE, text=words(r"MessageSubmissionExceeded")),
-    # the sheet's proposal: any other 554 5.2.0 STOREDRV.Submission.Exception:<X>
+    # our choice: any other 554 5.2.0 STOREDRV.Submission.Exception:<X>
     ReplyRule(
         verdict=STORE_REFUSED,
         text=words(r"STOREDRV\.Submission\.Exception:"),

@@ -2,8 +2,7 @@
 Replies about one recipient, row by row.
 
 Source:
-    Fact sheet, section 3.4, and the rows of 3.3 that concern a recipient; its tags stand above
-    each row.
+    The tags above each row stand in docs/sources.md.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 Replies to the connection and to AUTH, row by row.
 
 Source:
-    Fact sheet, section 3.2 and (Postfix, Dovecot) section 12; its tags stand above each row.
-    "the sheet's proposal" marks numbers that are not Microsoft's.
+    The tags above each row stand in docs/sources.md; "our choice" marks numbers that are not
+    Microsoft's.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ SESSION_RULES = (
         codes=frozenset({421}),
     ),
     # [G-OAUTH2MS5] [G-MK566] [G-SASL69] 451 4.7.0 Temporary server error … PRX<n>;
-    # six hours: the sheet's proposal
+    # six hours: our choice
     ReplyRule(
         verdict=retry_backoff(
             "proxy-to-mailbox-failed",
@@ -209,7 +209,7 @@ SESSION_RULES = (
         text=words(r"temporary server error|\bPRX[0-9]+"),
         codes=frozenset({421, 450, 451, 454}),
     ),
-    # [L-NDR] 421 4.7.x: class only; five minutes: the sheet's proposal
+    # [L-NDR] 421 4.7.x: class only; five minutes: our choice
     ReplyRule(
         verdict=throttle(
             "policy-deferral",
@@ -236,7 +236,7 @@ SESSION_RULES = (
         text=words(r"invalid xoauth2"),
         enhanced=enhanced("5.5.124"),
     ),
-    # section 12 [TEST] 500 5.5.2 Line too long, to the AUTH line with the token in it
+    # [TEST] 500 5.5.2 Line too long, to the AUTH line with the token in it
     ReplyRule(
         verdict=TWO_STEP,
         text=words(r"line (?:is )?too long"),
@@ -331,8 +331,8 @@ SESSION_RULES = (
             "conditional-access-smtp",
             Scope.TENANT,
             Remedy.ADMIN_SETTING,
-            "A policy of the tenant refused the sign-in: Conditional Access, multi-factor"
-            " authentication or a disabled protocol. It may depend on our network address.",
+            "A policy of the tenant refused the sign-in, perhaps for our network address alone:"
+            " Conditional Access, multi-factor authentication or a disabled protocol.",
             "Check the sign-in log of the mailbox and the Conditional Access policies; allow this"
             " app, or this server's address, for the mailbox.",
             probe=HOUR,
@@ -385,7 +385,7 @@ SESSION_RULES = (
         text=words(r"federated STS"),
     ),
     # [L-OAUTH] [G-PHPM2988] 535 5.7.3 Authentication unsuccessful
-    # section 12 [TEST] Postfix, Dovecot: 334 with JSON, then 535 5.7.8
+    # [TEST] Postfix, Dovecot: 334 with JSON, then 535 5.7.8
     ReplyRule(
         verdict=TOKEN_REFUSED,
         with_fresh_token=TOKEN_REFUSED_AGAIN,
@@ -393,7 +393,7 @@ SESSION_RULES = (
         codes=frozenset({535}),
         detail=words(r'"status"\s*:\s*"([^"]+)"'),
     ),
-    # An unknown 535 never costs the grant (the sheet's rule under 3.2).
+    # An unknown 535 never costs the grant: another would cost somebody a consent.
     ReplyRule(
         verdict=AUTH_REFUSED,
         with_fresh_token=AUTH_REFUSED_AGAIN,
@@ -419,4 +419,4 @@ SESSION_RULES = (
     ReplyRule(verdict=BUG_AUTH_PAYLOAD, codes=frozenset({501}), stages=_AUTH),
     ReplyRule(verdict=PROTOCOL_ERROR, codes=frozenset({501, 504}), stages=frozenset({Stage.EHLO})),
 )
-"""Section 3.2, and the one row of 3.3 that is about the dialogue itself."""
+"""Connection and sign-in, and what is about the dialogue itself."""

@@ -162,7 +162,7 @@ def next_step(  # noqa: C901, PLR0911 - one branch and one return per action
             jitter is outside 0.0 to 1.0.
 
     Source:
-        RFC 5321 section 4.5.4.1; the waits of the fact sheet stand in the verdicts.
+        RFC 5321 section 4.5.4.1; waits of a reply of its own stand in the verdicts.
     """
     if min(attempt, max_attempts, repeats) < 1 or min(throttle_count, park_count) < 0:
         raise ValueError("attempts and repeats count from 1, throttles and parks from 0")

@@ -22,6 +22,7 @@ from typing import cast
 import aiosmtplib
 
 from models.errors import SubmissionFailed
+from models.scrubbing import scrub
 from models.settings import SmtpSettings
 from models.stages import Stage
 from workers.conversation import (
@@ -368,6 +369,7 @@ async def open_session(
     dialogue = _Opening(client, trace)
     try:
         await _secure(client, dialogue, host=host, port=port, settings=settings)
+        dialogue.secret = token
         with dialogue.step(Stage.AUTH, f"AUTH XOAUTH2 user={user}"):
             dialogue.answer = await _authenticate(client, user, token)
         features = _features(client)
@@ -475,6 +477,8 @@ class _Opening:
         self._trace = trace
         self.answer: aiosmtplib.SMTPResponse | None = None
         self.detail = ""
+        self.secret = ""
+        """What is said from now on; a server that quotes it is not quoted."""
 
     @contextmanager
     def step(self, stage: Stage, sent: str) -> Iterator[None]:
@@ -483,18 +487,29 @@ class _Opening:
         try:
             yield
         except SubmissionFailed as failed:
+            failed = self._unquoted(failed)
             self._tell(stage, sent, str(failed), started)
-            raise
+            raise failed from None
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            failure = _as_failure(stage, error)
+            failure = self._unquoted(_as_failure(stage, error))
             self._tell(stage, sent, str(failure), started)
-            raise failure from error
+            raise failure from (None if self.secret else error)
         answer = f"{self.answer.code} {self.answer.message}" if self.answer else ""
         self._tell(stage, sent, answer, started)
+
+    def _unquoted(self, failed: SubmissionFailed) -> SubmissionFailed:
+        """Take the token out of a reply: it is stored, and shown to people."""
+        return SubmissionFailed(
+            stage=failed.stage,
+            reply_code=failed.reply_code,
+            reply_text=scrub(failed.reply_text, (self.secret,)),
+            failure=failed.failure,
+        )
 
     def _tell(self, stage: Stage, sent: str, received: str, started: float) -> None:
         if self._trace is not None:
             seconds = time.perf_counter() - started
+            received = scrub(received, (self.secret,))
             self._trace(Step(stage, sent, received, seconds, self.detail))
 
 

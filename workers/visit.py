@@ -534,8 +534,8 @@ class Visit:
             )
             failed = SubmissionFailed(stage=Stage.TOKEN, reply_text=str(refused))
         except TokenUnavailable as away:
-            verdict = conclusion.token_unavailable(str(away), away.retry_after_seconds)
-            failed = SubmissionFailed(stage=Stage.TOKEN, reply_text=str(away))
+            verdict = conclusion.token_unavailable(away)
+            failed = SubmissionFailed(stage=Stage.TOKEN, reply_text=away.answer)
         except (ConfigurationError, VaultError) as wrong:
             verdict = conclusion.misconfigured(str(wrong))
             failed = SubmissionFailed(stage=Stage.TOKEN, reply_text=str(wrong))

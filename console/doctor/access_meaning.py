@@ -149,7 +149,8 @@ def standing(entry: MailboxEntry) -> Finding:
     """Judge whether the mailbox waits for somebody, and say what would let it go on."""
     if entry.parked_at is not None:
         mend = [entry.park_next_step or ""]
-        if (command := command_for(entry.park_reason, entry)) is not None:
+        command = command_for(entry.park_reason, entry)
+        if command is not None and f"`{command}`" not in mend[0]:
             mend.append(f"`{command}`.")
         mend.append(_resumed_by(entry))
         answer = f"; answer: {entry.park_answer}" if entry.park_answer else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 import redis.asyncio
-from sqlalchemy import update
+from sqlalchemy import URL, make_url, update
 
 from console import verbs_mailboxes
 from console.context import opened
@@ -21,8 +22,10 @@ from models import audit, grants, lane, mailboxes
 from models.database import create_engine_from, read, write
 from models.lookups import CREDENTIAL
 from models.redis_keys import RedisKeys
+from models.vault import Vault
 from sandbox.faults import PRESETS, Answer, Fault
 from tests.console.cli_setting import ALERTS, CALLBACK, Cli, Ran
+from tests.fixtures.databases import database_user, empty_database
 from workers.lease_board import LeaseBoard
 from workers.pacing import Pacer, PacingLimits
 
@@ -524,3 +527,65 @@ def _park(reason: str) -> None:
             conn, mailbox_id=box.id, scope="mailbox", reason=reason, meaning="It waits.",
             next_step="Do something.", answer="535 5.7.139", probe_after_seconds=600,
         )  # fmt: skip
+
+
+@pytest.fixture
+def on_postgresql(cli: Cli, postgresql_url: str, redis_url: str, redis_keys: RedisKeys) -> Cli:
+    """Everything given by settings, as in production: no data directory is needed."""
+    given = make_url(postgresql_url).set(password="a-password")
+    cli.monkeypatch.setenv("ALERTPOST_DATABASE_URL", given.render_as_string(hide_password=False))
+    cli.monkeypatch.setenv("ALERTPOST_REDIS_URL", redis_url)
+    cli.monkeypatch.setenv("ALERTPOST_REDIS_PREFIX", redis_keys.prefix)
+    cli.monkeypatch.setenv("ALERTPOST_SECRET_KEYS", Vault.new_key())
+    cli.monkeypatch.setenv("ALERTPOST_DATA_DIR", str(cli.folder / "nowhere"))
+    return cli
+
+
+def test_the_doctor_looks_at_a_live_postgresql(on_postgresql: Cli) -> None:
+    """A mail goes out by it, its clock is read, and where it is does not tell its password."""
+    cli = on_postgresql
+    cli.connected()
+
+    ran = ask(cli, ALERTS, "--to", OPS, "--json")
+
+    assert failing(ran) == set(), ran.out
+    found = by_key(ran)
+    assert {"sql", "schema", "sql_clock", "keys", "test_mail"} <= found.keys()
+    assert found["sql"]["seen"].startswith("postgresql")
+    assert "a-password" not in ran.out
+    assert "not used" in found["data_dir"]["seen"]
+    assert found["sql_clock"]["result"] == "ok"
+    assert not (cli.folder / "nowhere").exists()
+
+
+def test_a_postgresql_that_is_not_as_it_should_be(
+    on_postgresql: Cli, postgresql_server: URL
+) -> None:
+    """No such database, an old schema, nobody there: each is told with what mends it."""
+    cli = on_postgresql
+    with database_user(postgresql_server) as (name, password):
+        url = make_url(os.environ["ALERTPOST_DATABASE_URL"]).set(username=name, password=password)
+        cli.monkeypatch.setenv("ALERTPOST_DATABASE_URL", url.render_as_string(hide_password=False))
+        without_rights = ask(cli, "--json")
+    with empty_database(postgresql_server) as empty:
+        cli.monkeypatch.setenv("ALERTPOST_DATABASE_URL", empty)
+        old = by_key(ask(cli, "--json"))
+    gone = ask(cli, "--json")
+    nobody = "postgresql://me:a-password@127.0.0.1:1/alertpost"
+    cli.monkeypatch.setenv("ALERTPOST_DATABASE_URL", nobody)
+    away = ask(cli, "--json")
+
+    assert old["sql"]["result"] == "ok"
+    assert (old["schema"]["result"], "alertpost db upgrade" in old["schema"]["mend"]) == (
+        "failed",
+        True,
+    )
+    assert "permission denied" in by_key(without_rights)["sql"]["seen"]
+    for ran in (gone, away, without_rights):
+        found = by_key(ran)
+        assert found["sql"]["result"] == "failed"
+        assert {found[key]["result"] for key in ("schema", "sql_clock")} == {"skipped"}
+        assert found["redis"]["result"] == "ok"
+        assert found["sql"]["mend"]
+        assert "a-password" not in ran.out + ran.err
+    assert "does not exist" in by_key(gone)["sql"]["seen"]

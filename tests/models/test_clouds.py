@@ -7,7 +7,7 @@ import pytest
 from models.clouds import CLOUDS, DEFAULT_CLOUD, resolve
 from models.errors import ConfigurationError
 
-# Fact sheet, sections 1.1, 4.1 and 4.2.
+# learn.microsoft.com/entra/identity-platform/authentication-national-cloud
 HOSTS = [
     ("worldwide", "login.microsoftonline.com", "smtp.office365.com", "outlook.office.com"),
     ("gcc", "login.microsoftonline.com", "smtp.office365.com", "outlook.office.com"),

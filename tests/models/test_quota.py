@@ -42,7 +42,7 @@ MAILBOX = METADATA.tables["mailbox"]
     ],
 )
 def test_external_limit(licences: int | None, trial: bool, limit: int | None) -> None:
-    """The formula gives what the fact sheet's examples say, rounded down."""
+    """The formula gives what Microsoft's examples say, rounded down."""
     assert external_limit(licences=licences, trial=trial) == limit
 
 

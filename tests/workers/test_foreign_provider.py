@@ -1,23 +1,10 @@
-"""
-Consent and refresh at a provider that is not Entra: strict where OpenID Connect is.
-
-It does what a widely used provider was seen to do: its issuer has no path, it gives offline access
-to nobody who did not ask for the consent page, it knows no ``select_account``, names the account by
-``sub`` alone, and ends a grant whose refresh token comes twice.
-"""
+"""Consent and refresh at a provider that is not Entra: see ``fixtures/foreign_provider``."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import json
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
@@ -25,108 +12,11 @@ from models.app_registrations import Credential
 from models.errors import CredentialRejected
 from models.senders import Sender
 from sandbox.authority import throwaway_authority
+from tests.fixtures.foreign_provider import ALERTS, CLIENT_ID, CLIENT_SECRET, Provider
 from workers.entra import Consent, Entra
 
-ALERTS = "alerts@contoso.example"
 CALLBACK = "http://localhost:8400/oauth/callback"
-SECRET = Credential.secret("s3cret")
-
-
-@dataclass
-class Provider:
-    """
-    What the provider knows.
-
-    Attributes:
-        mount: Path of the issuer; empty for none.
-        subject: Who signs in.
-        paths: What was asked for.
-    """
-
-    mount: str = ""
-    subject: str = ALERTS
-    url: str = ""
-    paths: list[str] = field(default_factory=list)
-    asked: dict[str, str] = field(default_factory=dict)
-    refresh_token: str = ""
-    given: int = 0
-
-    @property
-    def issuer(self) -> str:
-        return self.url + self.mount
-
-    def configuration(self) -> dict[str, Any]:
-        names = ("authorization", "token")
-        return {"issuer": self.issuer} | {f"{n}_endpoint": f"{self.issuer}/{n}" for n in names}
-
-    def sign_in(self, address: str) -> dict[str, str]:
-        """Do what a browser and a person would do at the authorization endpoint."""
-        self.asked = dict(parse_qsl(urlsplit(address).query))
-        state = self.asked["state"]
-        if self.asked.get("prompt") not in {None, "login", "consent"}:
-            return {"state": state, "error": "invalid_request", "error_description": "prompt"}
-        return {"state": state, "code": "code", "iss": self.issuer}
-
-    def token(self, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
-        if form["grant_type"] == "refresh_token" and form["refresh_token"] != self.refresh_token:
-            self.refresh_token = ""
-            return 400, {"error": "invalid_grant", "error_description": "already used"}
-        self.given += 1
-        answer = {"access_token": f"opaque-{self.given}", "token_type": "Bearer", "expires_in": 10}
-        if "offline_access" in self.asked["scope"] and self.asked.get("prompt") == "consent":
-            self.refresh_token = f"once-{self.given}"
-            answer["refresh_token"] = self.refresh_token
-        claims = {"iss": self.issuer, "sub": self.subject, "aud": "app", "exp": 4e9, "iat": 1}
-        if form["grant_type"] == "authorization_code":
-            claims["nonce"] = self.asked["nonce"]
-        return 200, answer | {"id_token": f"{_part({'alg': 'none'})}.{_part(claims)}."}
-
-
-def _part(value: dict[str, Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
-
-
-class _Server(ThreadingHTTPServer):
-    provider: Provider
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
-    def do_GET(self) -> None:
-        provider = self.server.provider
-        provider.paths.append(self.path)
-        known = self.path == f"{provider.mount}/.well-known/openid-configuration"
-        self._answer(200 if known else 404, provider.configuration() if known else {})
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self._answer(*self.server.provider.token({k: v[0] for k, v in parse_qs(body).items()}))
-
-    def _answer(self, status: int, value: dict[str, Any]) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_args: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def provider(sandbox_directory: Path) -> Iterator[Provider]:
-    server = _Server(("127.0.0.1", 0), _Handler)
-    context = throwaway_authority(sandbox_directory).server_context()
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.provider = Provider(url=f"https://localhost:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server.provider
-    server.shutdown()
-    thread.join()
-    server.server_close()
+SECRET = Credential.secret(CLIENT_SECRET)
 
 
 @pytest.fixture
@@ -137,7 +27,12 @@ def entra(sandbox_directory: Path) -> Entra:
 
 def sender(**values: Any) -> Sender:
     blank: dict[str, Any] = dict.fromkeys(part.name for part in dataclasses.fields(Sender))
-    given = {"client_id": "app", "auth_user": ALERTS, "address": ALERTS, "tenant_slug": "contoso"}
+    given = {
+        "client_id": CLIENT_ID,
+        "auth_user": ALERTS,
+        "address": ALERTS,
+        "tenant_slug": "contoso",
+    }
     return Sender(**(blank | given | {"directory_id": "d.example", "scopes": ("send",)} | values))
 
 

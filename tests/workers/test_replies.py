@@ -43,7 +43,7 @@ MAILBOX, TENANT = Scope.MAILBOX, Scope.TENANT
 DISABLED = "5.7.139 Authentication unsuccessful, "
 
 SESSION = [
-    # 3.2 [L-EXSRV] [OBS]
+    # [L-EXSRV] [OBS]
     Case(Stage.CONNECT, 421, f"4.3.2 Service not available {TRACE}", "front-end-busy", SOON),
     Case(MAIL, 421, f"4.3.2 Service not active {TRACE}", "front-end-busy", SOON),
     Case(MAIL, 421, f"4.3.2 System going down {TRACE}", "front-end-closing", SOON),
@@ -218,7 +218,7 @@ SESSION = [
         PARK,
         MAILBOX,
     ),
-    # section 12 [TEST]: Postfix, Dovecot
+    # [TEST]: Postfix, Dovecot
     Case(
         AUTH,
         535,
@@ -241,7 +241,7 @@ SESSION = [
     Case(AUTH, 501, "no idea", "auth-line-too-long", TWO_STEP),
     Case(AUTH, 500, "5.5.2 Line too long", "protocol-error", SOON, two_step=True),
     Case(AUTH, 501, "no idea", "auth-payload-invalid", PARK, MAILBOX, two_step=True),
-    # 3.3, last but one row [L-EXSRV]
+    # [L-EXSRV]
     Case(MAIL, 500, f"5.3.3 Unrecognized command {TRACE}", "protocol-error", SOON),
     Case(MAIL, 503, f"5.5.2 Send hello first {TRACE}", "protocol-error", SOON),
     Case(Stage.EHLO, 501, "5.5.4 Invalid domain name", "protocol-error", SOON),
@@ -249,7 +249,7 @@ SESSION = [
 ]
 
 MAILS = [
-    # 3.3 [L-CONT]
+    # [L-CONT]
     Case(
         MAIL,
         550,
@@ -319,7 +319,7 @@ MAILS = [
         MAILBOX,
     ),
     Case(BODY, 550, "5.7.60 new words", "send-as-denied", PARK, MAILBOX),
-    # section 12 [TEST]: Postfix, at once or held back until RCPT
+    # [TEST]: Postfix, at once or held back until RCPT
     Case(MAIL, 553, "5.7.1 sender refused", "send-as-denied", PARK, MAILBOX),
     Case(
         RCPT,
@@ -383,7 +383,7 @@ MAILS = [
         "mail-too-large",
         DEAD,
     ),
-    # the sheet's proposal
+    # our choice
     Case(
         BODY,
         554,
@@ -521,7 +521,7 @@ MAILS = [
 ]
 
 RECIPIENTS = [
-    # 3.4 [L-EXSRV] [L-NDR]
+    # [L-EXSRV] [L-NDR]
     Case(RCPT, 501, f"5.1.3 Invalid address {TRACE}", "recipient-address-invalid", REJECTED),
     Case(
         RCPT,
@@ -627,7 +627,7 @@ TABLE = SESSION + MAILS + RECIPIENTS + STRANGERS
     [pytest.param(c, id=f"{c.stage}-{c.code}-{c.rule}-{i}") for i, c in enumerate(TABLE)],
 )
 def test_each_reply_has_its_row(case):
-    """Every reply of the fact sheet ends in the verdict that its row names."""
+    """Every known reply ends in the verdict that its row names."""
     verdict = classify(
         case.stage, case.code, case.text, fresh_token=case.fresh, two_step=case.two_step
     )
