@@ -262,6 +262,7 @@ class _Submitting:
             raise SubmissionFailed(
                 stage=Stage.COMPOSE, failure="compose", reply_text=str(error)
             ) from error
+        begun = time.perf_counter()
         try:
             return await session.submit(
                 Envelope(
@@ -274,7 +275,8 @@ class _Submitting:
         except SubmissionFailed as failed:
             if failed.reply_code is None:
                 # The trace tells replies; silence and a cut line are told here.
-                self.tell(Line(failed.stage, "", f"{failed.failure}: {failed.reply_text}", 0.0))
+                seconds = time.perf_counter() - begun
+                self.tell(Line(failed.stage, "", f"{failed.failure}: {failed.reply_text}", seconds))
             raise
 
 

@@ -20,7 +20,7 @@ from models import app_credentials, database
 from models import directory_rules as rules
 from models.app_credentials import Opened
 from models.credential import Credential
-from models.credential_standing import Kind, Standing, State, in_force, states
+from models.credential_standing import Kind, Standing, State, dispensable, in_force, states
 from models.errors import Conflict, NotFound
 from models.ids import uuid7
 from models.lookups import APP, TENANT, app_id
@@ -128,8 +128,8 @@ def give_credential(
     """
     Add a credential beside the one that is there; workers try it first from now on.
 
-    One that has ended makes way where there are two already. The same credential once more only
-    tells its end date.
+    Where there are two already, one that has ended makes way, or the older once the newer works.
+    The same credential once more only tells its end date.
 
     Args:
         conn: An open transaction.
@@ -140,7 +140,7 @@ def give_credential(
 
     Raises:
         NotFound: No app registration has this name.
-        Conflict: There are two already, and neither has ended.
+        Conflict: There are two already, and either may be needed.
     """
     key = _grown(conn, name)
     now = database.now(conn)
@@ -149,7 +149,7 @@ def give_credential(
     same = next((one for one in before if one.id == same_id), None)
     gone = [one for one in before if alone and one is not same]
     if same is None and not alone and len(before) >= MOST:
-        gone = [one for one in before if one.has_ended(now)]
+        gone = [one for one in before if one.has_ended(now)] or dispensable(before, now)
         if not gone:
             raise _full(name, before, now)
     if same is None:

@@ -8,6 +8,7 @@ from console import park_causes
 from console.dialogue import Ending, oauth_verdict, reply_of
 from console.doctor.checks import Finding, failed, ok, skipped, warning
 from console.next_commands import command_for
+from console.output import counted
 from console.verbs_mailboxes import Account
 from models.errors import AlertpostError, CredentialRejected, SubmissionFailed, TokenUnavailable
 from models.grants import APP_ONLY
@@ -220,4 +221,5 @@ def _resumed_by(entry: MailboxEntry) -> str:
 
 
 def _waiting(entry: MailboxEntry) -> str:
-    return f"{entry.waiting:,} alerts wait, {entry.dead:,} are dead letters."
+    waiting = counted(entry.waiting, "alert waits", "alerts wait")
+    return f"{waiting}, {counted(entry.dead, 'is a dead letter', 'are dead letters')}."

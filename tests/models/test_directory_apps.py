@@ -189,6 +189,19 @@ def test_what_has_ended_makes_way(engine):
         assert numbers(conn) == [2, 3]
 
 
+def test_what_a_newer_one_has_followed_makes_way(engine):
+    """So next year's rotation needs no step more than this year's."""
+    with write(engine) as conn:
+        add(conn)
+        give(conn, "hunter3")
+        set_standing(conn, 1, refused_rule="secret-wrong", refused_at=datetime.now(UTC))
+        set_standing(conn, 2, worked_at=datetime.now(UTC))
+        given = give(conn, "hunter4")
+
+        assert (given.dropped, given.beside) == ((1,), 2)
+        assert numbers(conn) == [2, 3]
+
+
 def test_the_same_secret_again_tells_its_end(engine):
     """Whoever learns the date later gives the secret once more; no second one is made of it."""
     ends = datetime(2031, 3, 1, tzinfo=UTC)

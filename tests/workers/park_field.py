@@ -21,7 +21,7 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from console import verbs_mailboxes, verbs_tenants
+from console import verbs_apps, verbs_mailboxes, verbs_tenants
 from console.context import Context
 from models import grants, mailboxes, tenants
 from models.app_registrations import Credential
@@ -165,8 +165,8 @@ class ParkField:
             app = next(iter(self.whole.sandbox.world.apps.values()))
             app.client_secrets[:] = [app.add_secret(ends_at=self.whole.sandbox.world.clock() + 1e6)]
             credential = Credential.secret(app.client_secrets[0].value)
-            verbs_tenants.renew_credential(
-                self.context, actor="test", name="contoso", credential=credential
+            verbs_apps.give_credential(
+                self.context, actor="test", name="contoso", credential=credential, alone=True
             )
         elif way == "settings":
             verbs_tenants.edit(
@@ -288,7 +288,7 @@ def _neighbours(whole: Whole) -> None:
         mailboxes.add_mailbox(connection, tenant_slug="contoso", address="second@contoso.example")
         tenants.add_tenant(connection, slug="fabrikam", directory_id=str(uuid4()), app="contoso")
         mailboxes.add_mailbox(connection, tenant_slug="fabrikam", address="alerts@fabrikam.example")
-        verbs_tenants.apps.add_app(
+        verbs_apps.apps.add_app(
             connection,
             whole.vault,
             name="litware",

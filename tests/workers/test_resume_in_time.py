@@ -184,7 +184,7 @@ async def test_a_lane_goes_on_within_two_seconds_in_order(whole: Whole, tmp_path
             scene = Scene(whole, beats, tmp_path)
             await _after_a_consent(scene)
             await _after_a_new_secret(scene, "apps", "secret", "contoso")
-            await _after_a_new_secret(scene, "tenants", "edit", "contoso")
+            await _after_a_new_secret(scene, "tenants", "edit", "contoso", "--replace")
             await _after_a_resume(scene)
             await _after_a_probe(scene)
 
