@@ -268,7 +268,6 @@ async def park_field(
             limits=Limits.open(),
             **IMPATIENT
             | {
-                "smtp": IMPATIENT["smtp"] | {"command_timeout_seconds": 10},
                 # Nobody but this module's own visits looks at a lane.
                 "sweep": {"interval_seconds": 3600},
                 "pacing": {"messages_per_window": 100_000},

@@ -157,10 +157,7 @@ async def test_a_stop_cuts_short_what_the_server_holds_up(whole: Whole) -> None:
     """The mail in hand stays in doubt for the sweep, all others are queued again at once."""
     whole.sandbox.exchange.inject(Fault("stall", "body", Stall()))
     receipts = send_many(whole, 4)
-    async with another_worker(
-        whole,
-        smtp=whole.settings.smtp.model_copy(update={"data_timeout_seconds": 60}),
-    ) as worker:
+    async with another_worker(whole) as worker:
         run = asyncio.create_task(worker.visits.run(receipts[0].mailbox_id, critical=False))
         await whole.until(lambda: whole.sandbox.exchange.faults.struck["stall"] == 1)
         assert whole.count("sending") == 4

@@ -24,8 +24,7 @@ from tests.workers.visit_parts import IMPATIENT, another_worker, change, send_ma
 
 @pytest.fixture
 def settings_changes() -> dict[str, Any]:
-    patient = IMPATIENT["smtp"] | {"data_timeout_seconds": 10}
-    return IMPATIENT | {"smtp": patient, "sweep": {"interval_seconds": 3600}}
+    return IMPATIENT | {"sweep": {"interval_seconds": 3600}}
 
 
 def _full(mailbox: Mailbox) -> None:

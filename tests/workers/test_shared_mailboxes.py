@@ -22,8 +22,7 @@ SHARED = "alerts@contoso.example"
 
 @pytest.fixture
 def settings_changes() -> dict[str, Any]:
-    smtp = IMPATIENT["smtp"] | {"command_timeout_seconds": 10, "data_timeout_seconds": 10}
-    return IMPATIENT | {"smtp": smtp, "sweep": {"interval_seconds": 3600}}
+    return IMPATIENT | {"sweep": {"interval_seconds": 3600}}
 
 
 @pytest.fixture

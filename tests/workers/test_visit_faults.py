@@ -21,7 +21,7 @@ from sandbox.faults import (
     WrongCertificate,
 )
 from tests.fixtures.whole import Whole
-from tests.workers.visit_parts import IMPATIENT, change, drain, send, visit
+from tests.workers.visit_parts import IMPATIENT, QUICK_TO_GIVE_UP, change, drain, send, visit
 from workers.visit import VisitEnd
 
 SILENCE = Stall(5)
@@ -88,8 +88,9 @@ def _id(case: Case) -> str:
 
 
 @pytest.fixture
-def settings_changes() -> dict[str, Any]:
-    return IMPATIENT
+def settings_changes(request: pytest.FixtureRequest) -> dict[str, Any]:
+    case = request.node.callspec.params.get("case")
+    return QUICK_TO_GIVE_UP if case and case.behaviour is SILENCE else IMPATIENT
 
 
 def _strike(whole: Whole, case: Case, *, times: int | None = 1) -> None:

@@ -32,9 +32,8 @@ HOUR, DAY = 3600, 86_400
 
 @pytest.fixture
 def settings_changes() -> dict[str, Any]:
-    # Nobody but timers, producers and visits wakes a lane here, and no answer comes too late.
-    smtp = IMPATIENT["smtp"] | {"command_timeout_seconds": 10}
-    return IMPATIENT | {"smtp": smtp, "sweep": {"interval_seconds": 3600}}
+    # Nobody but timers, producers and visits wakes a lane here.
+    return IMPATIENT | {"sweep": {"interval_seconds": 3600}}
 
 
 def _inject(whole: Whole, phase: Any, reply: str, *, times: int | None = None) -> None:

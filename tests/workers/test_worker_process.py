@@ -29,7 +29,6 @@ CLAIM_SECONDS = 1
 @pytest.fixture
 def settings_changes() -> dict[str, Any]:
     return IMPATIENT | {
-        "smtp": IMPATIENT["smtp"] | {"data_timeout_seconds": 60, "command_timeout_seconds": 60},
         "pacing": {"slot_seconds": CLAIM_SECONDS},
         "visit": {"claim_seconds": CLAIM_SECONDS},
     }

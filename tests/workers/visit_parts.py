@@ -23,16 +23,21 @@ from workers.visit import VisitEnd
 from workers.visits import Visits
 
 IMPATIENT: dict[str, Any] = {
-    "smtp": {
-        "connect_timeout_seconds": 0.5,
-        "command_timeout_seconds": 0.5,
-        "data_timeout_seconds": 0.5,
-        "ehlo_name": "[127.0.0.1]",
-    },
+    "smtp": {"ehlo_name": "[127.0.0.1]"},
     "retry": {"soon_seconds": 0.05, "first_seconds": 0.05, "max_attempts": 4, "jitter_share": 0.0},
     "sweep": {"interval_seconds": 0.2},
 }
-"""Settings under which silence is noticed soon and tries follow each other quickly."""
+"""Settings under which tries follow each other quickly; a slow machine is no silent server."""
+
+QUICK_TO_GIVE_UP: dict[str, Any] = IMPATIENT | {
+    "smtp": IMPATIENT["smtp"]
+    | {
+        "connect_timeout_seconds": 1.0,
+        "command_timeout_seconds": 1.0,
+        "data_timeout_seconds": 1.0,
+    },
+}
+"""And silence is noticed soon: only for servers that are silent."""
 
 
 def send(whole: Whole, **changes: Any) -> Receipt:
