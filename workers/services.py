@@ -117,7 +117,7 @@ class Services:
             redis=self._redis,
             keys=keys,
             recorder=self.recorder,
-            wake=self.wake_many,
+            wake=self._wake_due,
             settings=settings.sweep,
             claim_seconds=settings.visit.claim_seconds,
             worker=self.worker,
@@ -223,6 +223,13 @@ class Services:
         await asyncio.to_thread(self.recorder.stop, timeout_seconds=min(STOP_SECONDS, patience))
         await self._redis.aclose()
         self._waker.close()
+
+    async def _wake_due(self, mailboxes: Sequence[tuple[UUID, bool]]) -> None:
+        # Where a visit gets on, another one would mostly find that it came in vain.
+        looked_after = self.visits.looked_after()
+        await self.wake_many(
+            [(one, critical) for one, critical in mailboxes if critical or one not in looked_after]
+        )
 
     async def _wake_lanes(self, mailbox_ids: list[UUID]) -> None:
         await self.wake_many([(mailbox_id, False) for mailbox_id in mailbox_ids])

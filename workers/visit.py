@@ -126,8 +126,8 @@ class Visit:
     ) -> None:
         self._services = services
         self._visits = visits
-        self._mailbox_id = mailbox_id
-        self._critical = critical
+        self.mailbox_id = mailbox_id
+        self.critical = critical
         self._started = self._turn_began = time.monotonic()
         self.moved_at = self._started
         self.resting = False
@@ -176,11 +176,9 @@ class Visit:
             return
         asked = time.monotonic()
         try:
-            renewal = await self._services.pacer.renew(self._mailbox_id, self._visit_id)
+            renewal = await self._services.pacer.renew(self.mailbox_id, self._visit_id)
         except PacingUnavailable as away:
-            log.warning(
-                "slot_not_renewed", mailbox_id=str(self._mailbox_id), reason=str(away)[:200]
-            )
+            log.warning("slot_not_renewed", mailbox_id=str(self.mailbox_id), reason=str(away)[:200])
             return
         if memory is not None:
             self.slot_memory = memory
@@ -204,7 +202,7 @@ class Visit:
             )
         except StoreUnavailable as away:
             log.warning(
-                "claims_not_renewed", mailbox_id=str(self._mailbox_id), reason=str(away)[:200]
+                "claims_not_renewed", mailbox_id=str(self.mailbox_id), reason=str(away)[:200]
             )
             return
         if kept >= len(self._claims):
@@ -219,7 +217,7 @@ class Visit:
         except _Halt as halt:
             end = halt.end
         except (PacingUnavailable, StoreUnavailable) as away:
-            log.warning("visit_away", mailbox_id=str(self._mailbox_id), reason=str(away)[:200])
+            log.warning("visit_away", mailbox_id=str(self.mailbox_id), reason=str(away)[:200])
         except BaseException:
             self._broken = True
             raise
@@ -256,9 +254,9 @@ class Visit:
         services = self._services
         asked = time.monotonic()
         entry = await services.pacer.enter(
-            self._mailbox_id,
+            self.mailbox_id,
             self._visit_id,
-            critical=self._critical,
+            critical=self.critical,
             stamp=self._permit_held,
         )
         # Where it was not known: what was sent is in SQL, and taught from there.
@@ -267,14 +265,14 @@ class Visit:
             window = services.settings.pacing.window_seconds
             lease = services.settings.visit.claim_seconds
             recent = await services.recorder.run(
-                partial(lane.recent_submissions, mailbox_id=self._mailbox_id, window_seconds=window)
+                partial(lane.recent_submissions, mailbox_id=self.mailbox_id, window_seconds=window)
             )
             if recent.ages_ms:
                 # SQL knows nothing of connections that are kept idle; who keeps one finds its slot
                 # forgotten and closes it within this time.
-                await services.pacer.pause(self._mailbox_id, FORGOTTEN_SECONDS)
+                await services.pacer.pause(self.mailbox_id, FORGOTTEN_SECONDS)
             await services.pacer.seed(
-                self._mailbox_id,
+                self.mailbox_id,
                 ages_ms=recent.ages_ms,
                 # No claim lasts longer than its lease, unless SQL's clock was set back meanwhile.
                 holders=[(holder, int(min(left, lease) * 1000)) for holder, left in recent.in_hand],
@@ -282,7 +280,7 @@ class Visit:
             )
             asked = time.monotonic()
             entry = await services.pacer.enter(
-                self._mailbox_id, self._visit_id, critical=self._critical
+                self.mailbox_id, self._visit_id, critical=self.critical
             )
         self._slot_until = asked + services.settings.pacing.slot_seconds
         return entry
@@ -295,7 +293,7 @@ class Visit:
         if not limit:
             return False
 
-        wish = lane.Wish(self._mailbox_id, self._visit_id, limit, only_critical)
+        wish = lane.Wish(self.mailbox_id, self._visit_id, limit, only_critical)
         self._claims_until = time.monotonic() + settings.claim_seconds
         found = await self._services.recorder.together(
             self._services.look, lane.Look(wish, self._known_sender())
@@ -326,7 +324,7 @@ class Visit:
         if granted.paused:
             log.warning(
                 "mailbox_paused",
-                mailbox_id=str(self._mailbox_id),
+                mailbox_id=str(self.mailbox_id),
                 scope="mailbox",
                 reason=RECIPIENTS,
                 seconds=round(granted.wait_seconds, 1),
@@ -365,13 +363,13 @@ class Visit:
         Nothing is claimed meanwhile. A backlogged lane gets a permit every 2 s: to end and be
         waked for each would cost three times what its mail does. See docs/decisions/0014.
         """
-        visits, mailbox_id = self._visits, self._mailbox_id
+        visits, mailbox_id = self._visits, self.mailbox_id
         pacing = self._services.settings.pacing
         distance_seconds = pacing.window_seconds / pacing.messages_per_window
         if (
             entry.permits
             or not 0 < entry.wait_ms <= PATIENCE * distance_seconds * 1000
-            or self._critical
+            or self.critical
             or self._session is None
             or visits.stopping
             or mailbox_id in visits.at_the_door
@@ -388,7 +386,7 @@ class Visit:
             self._services.room.take()
             self.resting = False
             visits.at_the_door.discard(mailbox_id)
-        self._turn_began = time.monotonic()
+        self.moved_at = self._turn_began = time.monotonic()
         return not visits.stopping
 
     def _had_its_turn(self) -> bool:
@@ -396,11 +394,7 @@ class Visit:
         return time.monotonic() - self._turn_began > self._services.settings.visit.max_seconds
 
     def _nothing_claimed(self, entry: Entry) -> VisitEnd:
-        if (
-            not entry.permits
-            and not self._critical
-            and self._mailbox_id in self._visits.at_the_door
-        ):
+        if not entry.permits and not self.critical and self.mailbox_id in self._visits.at_the_door:
             # Another visit waits there already, and goes on with what is in the lane.
             return VisitEnd.NO_PERMIT
         if not entry.permits:
@@ -568,7 +562,7 @@ class Visit:
             )
         )
         log.warning(
-            "auth_form_changed", mailbox_id=str(self._mailbox_id), form=sender.auth_form.value
+            "auth_form_changed", mailbox_id=str(self.mailbox_id), form=sender.auth_form.value
         )
 
     async def _may_sign_in_as_mailbox(self, verdict: Verdict) -> bool:
@@ -666,7 +660,7 @@ class Visit:
         stamp, self._permit_held = self._permit_held, True
         asked = time.monotonic()
         permit = await self._services.pacer.permit(
-            self._mailbox_id,
+            self.mailbox_id,
             self._visit_id,
             critical=delivery.severity == Severity.CRITICAL,
             stamp=stamp,
@@ -740,7 +734,7 @@ class Visit:
             partial(lane.give_back, claimed_by=self._visit_id, ids=ids)
         )
         self._claims = deque(list(self._claims)[: self._batch])
-        await self._services.wake(self._mailbox_id, critical=False)
+        await self._services.wake(self.mailbox_id, critical=False)
 
     async def _fail(
         self,
@@ -836,7 +830,7 @@ class Visit:
                 repeats,
                 rule=verdict.rule,
                 delivery_id=None if whole_mailbox else delivery.id,
-                mailbox_id=self._mailbox_id if whole_mailbox else None,
+                mailbox_id=self.mailbox_id if whole_mailbox else None,
             )
         )
         return conclusion.Repeated(times=count + 1, elapsed=elapsed)
@@ -871,7 +865,7 @@ class Visit:
 
     async def _stamp(self) -> None:
         if self._permit_held:
-            await self._services.pacer.stamp(self._mailbox_id, self._visit_id)
+            await self._services.pacer.stamp(self.mailbox_id, self._visit_id)
             self._permit_held = False
 
     # -- what an answer does to the mailbox --------------------------------------------------
@@ -881,7 +875,7 @@ class Visit:
         seconds = rest.delay.total_seconds()
 
         def pause(connection: Connection) -> list[UUID]:
-            mailboxes = concerned(connection, self._mailbox_id, rest.scope.value)
+            mailboxes = concerned(connection, self.mailbox_id, rest.scope.value)
             return lane.pause(
                 connection, mailbox_ids=mailboxes, seconds=seconds, reason=rest.verdict.rule
             )
@@ -889,7 +883,7 @@ class Visit:
         mailboxes = await services.recorder.run(pause)
         log.warning(
             "mailbox_paused",
-            mailbox_id=str(self._mailbox_id),
+            mailbox_id=str(self.mailbox_id),
             scope=rest.scope.value,
             reason=rest.verdict.rule,
             seconds=round(seconds, 1),
@@ -920,10 +914,10 @@ class Visit:
         )
         if not mailboxes:
             # The cause was removed while the old state was being tried: the answer is out of date.
-            log.info("park_out_of_date", mailbox_id=str(self._mailbox_id), reason=verdict.rule)
+            log.info("park_out_of_date", mailbox_id=str(self.mailbox_id), reason=verdict.rule)
             self._alarm_in(0)
             return
-        tell_parked(self._mailbox_id, verdict, park.scope, mailboxes)
+        tell_parked(self.mailbox_id, verdict, park.scope, mailboxes)
         # What other visits have claimed meanwhile would only repeat the error.
         await self._services.pacer.halt(mailboxes)
 
@@ -931,16 +925,16 @@ class Visit:
         """A mail went through: what was parked or slowed for the same cause goes on."""
         await self._settled()
         resumed = await self._services.recorder.run(
-            partial(lane.resume_scope, mailbox_id=self._mailbox_id)
+            partial(lane.resume_scope, mailbox_id=self.mailbox_id)
         )
-        await self._services.recorder.run(partial(lane.unpause, mailbox_ids=[self._mailbox_id]))
+        await self._services.recorder.run(partial(lane.unpause, mailbox_ids=[self.mailbox_id]))
         self._probing = False
         if self._sender is not None:
             # As SQL has it now, or the next mail would resume once more.
-            count = self._sender.resume_count + (self._mailbox_id in resumed)
+            count = self._sender.resume_count + (self.mailbox_id in resumed)
             self._sender = replace(self._sender, parked_at=None, pause_count=0, resume_count=count)
         if resumed:
-            log.info("mailbox_resumed", mailbox_id=str(self._mailbox_id), mailboxes=len(resumed))
+            log.info("mailbox_resumed", mailbox_id=str(self.mailbox_id), mailboxes=len(resumed))
         for mailbox_id in resumed:
             await self._services.wake(mailbox_id, critical=False)
 
@@ -957,7 +951,7 @@ class Visit:
             waiting = await self._leave(may_keep=clean and not self._visits.stopping)
         except PacingUnavailable:
             waiting = _NOBODY
-            log.debug("slot_left_to_expire", mailbox_id=str(self._mailbox_id))
+            log.debug("slot_left_to_expire", mailbox_id=str(self.mailbox_id))
         finally:
             self._drop_session()
         await self._follow_up(end, waiting=waiting)
@@ -977,7 +971,7 @@ class Visit:
                 )
         except Exception as error:  # noqa: BLE001 - the slot must go back whatever it is
             log.warning(
-                "claims_left_to_expire", mailbox_id=str(self._mailbox_id), reason=str(error)[:200]
+                "claims_left_to_expire", mailbox_id=str(self.mailbox_id), reason=str(error)[:200]
             )
             return False
         return not left
@@ -990,24 +984,24 @@ class Visit:
             return _NOBODY
         if session is not None and may_keep:
             await self._stamp()
-            if services.connections.has_room(self._mailbox_id, session):
+            if services.connections.has_room(self.mailbox_id, session):
                 self._session = None
-                services.connections.keep(self._mailbox_id, self._visit_id, session)
+                services.connections.keep(self.mailbox_id, self._visit_id, session)
                 return _NOBODY
         self._drop_session()
-        return await services.pacer.leave(self._mailbox_id, self._visit_id, stamp=self._permit_held)
+        return await services.pacer.leave(self.mailbox_id, self._visit_id, stamp=self._permit_held)
 
     async def _follow_up(self, end: VisitEnd, *, waiting: Waiting) -> None:
         services = self._services
         if self._alarm_at is not None:
             left_ms = max(0.0, self._alarm_at - time.monotonic()) * 1000
-            await services.timer.set(self._mailbox_id, math.ceil(left_ms))
+            await services.timer.set(self.mailbox_id, math.ceil(left_ms))
         if self._retries_at:
             now = time.monotonic()
             await services.timer.set_each(
-                self._mailbox_id, [math.ceil((moment - now) * 1000) for moment in self._retries_at]
+                self.mailbox_id, [math.ceil((moment - now) * 1000) for moment in self._retries_at]
             )
         if end in {VisitEnd.OUT_OF_TIME, VisitEnd.STOPPING}:
-            waiting = waiting._replace(**{"critical" if self._critical else "normal": True})
+            waiting = waiting._replace(**{"critical" if self.critical else "normal": True})
         if waiting:
-            await services.wake_waiting(self._mailbox_id, waiting)
+            await services.wake_waiting(self.mailbox_id, waiting)

@@ -105,6 +105,15 @@ class Visits:
         finally:
             self._open.discard(visit)
 
+    def looked_after(self) -> set[UUID]:
+        """Name mailboxes of which a visit gets on, or waits for a permit: it looks there again."""
+        lately = time.monotonic() - WAITING_SECONDS
+        return {
+            visit.mailbox_id
+            for visit in self._open
+            if not visit.critical and (visit.resting or visit.moved_at > lately)
+        }
+
     async def finish(self, *, patience_seconds: float) -> None:
         """Let visits come to the end of the mail in hand."""
         self.stop()

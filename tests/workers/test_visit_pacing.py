@@ -296,6 +296,31 @@ async def test_a_stop_ends_the_wait_for_a_permit(whole: Whole) -> None:
 
 
 @pytest.mark.parametrize("settings_changes", [IMPATIENT | {"pacing": {"window_seconds": 60.0}}])
+async def test_the_sweep_leaves_lanes_alone_whose_next_permit_is_waited_for(
+    whole: Whole, redis_client: redis.Redis, redis_keys: RedisKeys
+) -> None:
+    """Each such wake-up would be a visit that ends at once; a critical alert has its own."""
+    await asyncio.to_thread(whole.add_tenant, "fabrikam")
+    waiting = await _at_the_door(whole)
+    normal, critical = (
+        redis_keys.wake(whole.mailbox_id("contoso"), critical=critical)
+        for critical in (False, True)
+    )
+    other = redis_keys.wake(whole.mailbox_id("fabrikam"), critical=False)
+    send(whole, tenant="fabrikam")
+
+    redis_client.delete(normal, critical, other)
+    await whole.until(lambda: bool(redis_client.exists(other)))
+    assert not redis_client.exists(normal, critical)
+
+    send(whole, severity="critical")
+    redis_client.delete(critical)
+    await whole.until(lambda: bool(redis_client.exists(critical)))
+    whole.services.visits.stop()
+    await waiting
+
+
+@pytest.mark.parametrize("settings_changes", [IMPATIENT | {"pacing": {"window_seconds": 60.0}}])
 async def test_a_flush_closes_connections_that_wait_for_a_permit(
     whole: Whole, redis_client: redis.Redis, redis_keys: RedisKeys
 ) -> None:
