@@ -17,6 +17,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -144,7 +145,13 @@ def _origin(sender: str, sender_name: str | None) -> Address:
 def _date(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise ValueError("date has no time zone")
-    at = moment.astimezone(UTC)
+    return _date_of(moment.replace(microsecond=0))
+
+
+@lru_cache(maxsize=256)
+def _date_of(second: datetime) -> str:
+    # Alerts come in bursts: many mails have the same second.
+    at = second.astimezone(UTC)
     # strftime would write the names in the language of the process.
     return (
         f"{_DAYS[at.weekday()]}, {at.day:02d} {_MONTHS[at.month - 1]} {at.year:04d} "

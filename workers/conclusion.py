@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from models.errors import SubmissionFailed, TokenUnavailable
 from models.lane import AttemptRecord, Claimed, Outcome
 from models.lifecycle import ACCEPT, EXPIRE, GIVE_UP, RETRY, Transition
+from models.quota import Spent
 from models.senders import Sender
 from models.settings import RetrySettings
 from models.stages import Stage
@@ -258,6 +259,7 @@ def accepted(
     deferred: Mapping[str, Verdict],
     retry: RetrySettings,
     now: datetime,
+    spent: Spent | None = None,
 ) -> Outcome:
     """
     Shape what is recorded of a 250.
@@ -286,6 +288,7 @@ def accepted(
         taken=dict.fromkeys(taken, f"{submitted.reply.code} {submitted.reply.text}")
         if again
         else None,
+        spent=spent,
         attempt=AttemptRecord(
             stage=Stage.BODY,
             rule=DEFERRED_RULE if again else ACCEPTED_RULE,

@@ -84,8 +84,10 @@ class Services:
         # Parsing the public roots takes tens of ms: now, not in the middle of many dialogues.
         self.tls.get(None)
         self.recorder = Recorder(engine, loop)
+        day_limits = pacing.day_limits
+        self.bucket_seconds = day_limits.bucket_seconds
         self.look = partial(
-            lane.look, limits=pacing.day_limits, lease_seconds=settings.visit.claim_seconds
+            lane.look, limits=day_limits, lease_seconds=settings.visit.claim_seconds
         )
         clock = RedisClock(self._redis, keys)
         self.timer = Timer(self._redis, keys, clock=clock)
@@ -121,7 +123,7 @@ class Services:
             settings=settings.sweep,
             claim_seconds=settings.visit.claim_seconds,
             worker=self.worker,
-            bucket_seconds=settings.pacing.day_limits.bucket_seconds,
+            bucket_seconds=self.bucket_seconds,
         )
         self.keep_warm = KeepWarm(
             redis=self._redis,

@@ -340,7 +340,7 @@ class Visit:
             account=sender.auth_user,
             tenant_id=sender.tenant_id,
             accepted_domains=self._accepted_domains,
-            bucket_seconds=self._services.settings.pacing.day_limits.bucket_seconds,
+            bucket_seconds=self._services.bucket_seconds,
         )
 
     def _may_send(self) -> bool:
@@ -701,6 +701,7 @@ class Visit:
             deferred=deferred,
             retry=self._services.settings.retry,
             now=self._now(),
+            spent=self._spent(taken),
         )
         # The usual attempt is a row in SQL anyway: its line is for those who look closely. Even
         # one that is not written costs more than the classification of its reply.
@@ -715,7 +716,6 @@ class Visit:
                 outcome=outcome.transition.target.value,
                 duration_ms=round(seconds * 1000, 1),
             )
-        outcome = replace(outcome, spent=self._spent(taken))
         await self._settle(delivery, outcome)
         if seconds > SLOW_SECONDS:
             await self._share_out(seconds)
