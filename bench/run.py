@@ -77,7 +77,7 @@ def _storm(size: Size) -> dict[str, Any]:
 def _many(size: Size) -> dict[str, Any]:
     if size.quick:
         return many_mailboxes.allowed_share(mailboxes=50, speed=10.0, windows=1)
-    return many_mailboxes.allowed_share(mailboxes=1_000, speed=1.0, windows=1)
+    return many_mailboxes.allowed_share(mailboxes=1_000, speed=1.0, windows=3)
 
 
 def _tenants(size: Size) -> dict[str, Any]:
