@@ -25,6 +25,7 @@ from console.context import Context, opened
 from models import grants
 from sandbox.person import Person
 from sandbox.server import SandboxServer
+from sandbox.tokens import TokenSigner
 from sandbox.worldfile import build_world, contoso_and_friends
 
 ALERTS = "alerts@contoso.example"
@@ -51,7 +52,9 @@ class SandboxThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        world = build_world(contoso_and_friends(["contoso", "fabrikam"]))
+        # One key for the run: to make one takes longer than what most tests do.
+        signer = TokenSigner.kept_in(directory / "signing.key")
+        world = build_world(contoso_and_friends(["contoso", "fabrikam"]), signer=signer)
         self.server = SandboxServer(world, directory=directory)
         self._run(self.server.start())
 
