@@ -10,6 +10,10 @@ pytest_plugins = [
     "tests.fixtures.whole",
 ]
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As for whatever a shell starts with "&": the processes that tests interrupt would inherit it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell's "&" leaves SIGINT ignored, nohup SIGHUP; the processes that tests signal would inherit it.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, lambda *_: None),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
