@@ -29,7 +29,11 @@ from tests.workers.test_worker_process import CLAIM_SECONDS, ROOT, environment
 from tests.workers.visit_parts import IMPATIENT, listening, send_many
 
 RECOVERED_SECONDS = 2 * CLAIM_SECONDS + 10
-"""The claim and the slot run out, then a sweep comes by; with the defaults, 20 s and 5 s."""
+"""
+The claim and the slot run out, then a sweep comes by; with the defaults, 20 s and 5 s.
+
+The rest is for a busy machine: all of it takes 3 s on one that is not.
+"""
 
 
 class After(NamedTuple):
