@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 COLLECT_AFTER = (10_000, 10, 10)
 """
-When the garbage collector looks, by objects made and not freed; the first figure of Python 3.11 is 700.
+When the garbage collector looks, by objects made and not freed; Python 3.11 begins with 700.
 
 What a mail needs is freed as soon as it is done: of what the collector walked, next to nothing was
 garbage.
