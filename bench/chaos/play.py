@@ -7,6 +7,7 @@ One round: all is started, things go wrong as planned, all heals, the books are 
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import make_url, select, update
+from sqlalchemy import func, make_url, select, update
 
 from bench.chaos.breaking import Breaking, Diary, Installation
 from bench.chaos.evidence import Verdict, collect, judge, watch_marks
@@ -32,7 +33,7 @@ from models.database import read, write
 from models.errors import AlertpostError
 from models.lifecycle import State
 from models.redis_keys import RedisKeys
-from models.settings import LogSettings
+from models.settings import LogSettings, PacingSettings
 from models.tables import METADATA
 
 WINDOW_SECONDS = 9.0
@@ -40,7 +41,10 @@ SLOT_SECONDS = 3.0
 CLAIM_SECONDS = 3.0
 TOKEN_SECONDS = 15
 LONGEST_RECOVERY_SECONDS = 40.0
-LONGEST_DRAIN_SECONDS = 60.0
+FIRST_RECEIPT_SECONDS = 60.0
+SETTLING_SECONDS = 30.0
+"""What may pass after the healing beside the pace: a claim and a slot run out, a silent connection
+is given up, a retry falls due, the sweep comes by."""
 WATCH_SECONDS = 0.1
 
 SETTINGS: dict[str, Any] = {
@@ -73,6 +77,9 @@ SETTINGS: dict[str, Any] = {
 }
 """The clock runs about seven times faster than life; window, slot and claim keep their ratio."""
 
+_PERMITS = PacingSettings().messages_per_window - PacingSettings().critical_reserve
+"""Of a window, for mails that are not critical."""
+
 _D = METADATA.tables["delivery"].c
 _M = METADATA.tables["mailbox"].c
 _OPEN = (State.QUEUED.value, State.SENDING.value)
@@ -94,6 +101,15 @@ class Figures:
     left_out: int
     spoils: list[str]
     """What the harness itself did not manage: the round says nothing."""
+
+
+def longest_drain(largest_lane: int) -> float:
+    """
+    Return how many seconds after the healing a lane of so many mails may still hold one.
+
+    The window may be full at the healing, so even the first mail may wait a whole window.
+    """
+    return math.ceil(largest_lane / _PERMITS) * WINDOW_SECONDS + SETTLING_SECONDS
 
 
 class Round:
@@ -254,7 +270,7 @@ class Round:
         for number in range(self._plan.producers):
             self._producers.append(self._start_producer(number, self._plan.seconds))
         receipts = self._directory / "receipts.txt"
-        deadline = time.monotonic() + LONGEST_DRAIN_SECONDS
+        deadline = time.monotonic() + FIRST_RECEIPT_SECONDS
         # Or the storm would be over before there is anything to lose.
         while not receipts.exists() and time.monotonic() < deadline:
             time.sleep(WATCH_SECONDS)
@@ -337,7 +353,8 @@ class Round:
     def _drain(self) -> None:
         """Wait until nothing is open; a strict provider's grant that a crash cost is renewed."""
         renewed: set[str] = set()
-        while time.monotonic() < self._healed + LONGEST_DRAIN_SECONDS:
+        longest = longest_drain(self._largest_lane())
+        while time.monotonic() < self._healed + longest:
             for address, reason in self._parked():
                 slug = address.partition("@")[2].partition(".")[0]
                 if slug in STRICT and self._diary.crashes and slug not in renewed:
@@ -350,7 +367,7 @@ class Round:
         self._drain_seconds = time.monotonic() - self._healed
         self._grants_lost = len(renewed)
         self._diary.breaks += [f"{who} is parked: {reason}" for who, reason in self._parked()]
-        self._tell(f"drained after {self._drain_seconds:.1f} s")
+        self._tell(f"drained after {self._drain_seconds:.1f} s of at most {longest:.0f} s")
 
     def _parked(self) -> list[tuple[str, str]]:
         with read(self._stage.engine) as connection:
@@ -358,6 +375,13 @@ class Round:
                 select(_M.address, _M.park_reason).where(_M.parked_at.is_not(None))
             )
             return [(str(address), str(reason)) for address, reason in rows]
+
+    def _largest_lane(self) -> int:
+        with read(self._stage.engine) as connection:
+            lanes = connection.execute(
+                select(func.count()).where(_D.state.in_(_OPEN)).group_by(_D.mailbox_id)
+            ).scalars()
+            return max(lanes, default=0)
 
     def _count_open(self) -> int:
         with read(self._stage.engine) as connection:
