@@ -2,47 +2,80 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from rich.text import Text
 from sqlalchemy import Connection
 
-from console.output import out, print_fields, printable
-from models import deliveries
+from console.output import cell, out, print_fields, printable
+from models import audit, deliveries
+from models.audit import Recorded
 from models.deliveries import AttemptRow, Shown
 from models.explain import standing
 from models.lifecycle import State
 from workers.reasons import meaning_of
 
 
-def gather(conn: Connection, id_or_prefix: str) -> tuple[Shown, str]:
+@dataclass(frozen=True, slots=True)
+class Whole:
     """
-    Read a delivery and why it is where it is.
+    All that is on record about a delivery, but its content.
+
+    Attributes:
+        why: Why it is where it is, in a sentence.
+        by_people: What people did with it, the first first.
+    """
+
+    shown: Shown
+    why: str
+    by_people: tuple[Recorded, ...]
+
+
+_DEEDS = {"replay": "Replayed", "discard": "Discarded", "cancel": "Cancelled"}
+"""What the audit trail's words for deliveries are in a sentence."""
+
+
+def gather(conn: Connection, id_or_prefix: str) -> Whole:
+    """
+    Read a delivery, why it is where it is, and who did what with it.
 
     Raises:
         NotFound, Conflict: No delivery has this id, or several begin so.
     """
     shown = deliveries.show(conn, id_or_prefix)
-    return shown, standing(conn, shown.delivery.id).sentence()
+    key = shown.delivery.id
+    return Whole(shown, standing(conn, key).sentence(), tuple(audit.of_delivery(conn, key)))
 
 
-def as_json(shown: Shown, why: str) -> dict[str, object]:
-    """Give all that is shown."""
+def as_json(whole: Whole) -> dict[str, object]:
+    """Return all that is shown."""
+    shown = whole.shown
     meaning = meaning_of(shown.delivery.reason)
     return {
         **asdict(shown.delivery),
         "severity": shown.delivery.severity.label,
-        "why": why,
+        "why": whole.why,
         "meaning": meaning and meaning.meaning,
         "next_step": meaning and meaning.next_step,
         "tries": [{**asdict(t), "duration_ms": t.duration_ms} for t in shown.attempts],
+        "by_people": [
+            {
+                "at": done.at,
+                "actor": done.entry.actor,
+                "action": done.entry.action,
+                "reason": done.entry.reason,
+                "detail": done.entry.detail,
+            }
+            for done in whole.by_people
+        ],
     }
 
 
-def print_delivery(shown: Shown, why: str) -> None:
+def print_delivery(whole: Whole) -> None:
     """Print it for a person."""
+    shown = whole.shown
     delivery = shown.delivery
-    out.print(Text(printable(why), "bold"))
+    out.print(Text(printable(whole.why), "bold"))
     meaning = meaning_of(delivery.reason)
     if meaning is not None and delivery.state is not State.ACCEPTED:
         out.print(Text(f"What this means: {meaning.meaning} Next step: {meaning.next_step}"))
@@ -69,10 +102,23 @@ def print_delivery(shown: Shown, why: str) -> None:
         }
     )
     _print_refused(delivery.refused)
+    for done in whole.by_people:
+        out.print(Text(_by_whom(done)))
     for attempt in shown.attempts:
         _print_attempt(attempt)
     if not shown.attempts:
         out.print(Text("\nNot tried yet."))
+
+
+def _by_whom(done: Recorded) -> str:
+    """Write in a line who did what with it, when and why."""
+    entry = done.entry
+    deed = _DEEDS.get(entry.action, entry.action)
+    why = f": {entry.reason}" if entry.reason else ", no reason given"
+    forced = " by force" if entry.detail.get("forced") else ""
+    return printable(f"{deed}{forced} by {entry.actor} at {cell(done.at)}{why}").replace(
+        "\n", " / "
+    )
 
 
 def _print_attempt(attempt: AttemptRow) -> None:

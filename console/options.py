@@ -26,6 +26,12 @@ Since = Annotated[
         parser=when.since, metavar="WHEN", help="Not before: 2h, 3d, 2026-11-01, or ISO 8601."
     ),
 ]
+Until = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=when.since, metavar="WHEN", help="Before: 2h (ago), 2026-11-01, or ISO 8601."
+    ),
+]
 SeverityOption = Annotated[
     Severity | None,
     typer.Option("--severity", parser=severity, metavar="|".join(_WORDS), help="How urgent."),
@@ -36,4 +42,3 @@ Limit = Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="At mo
 Why = Annotated[
     str | None, typer.Option("--why", metavar="TEXT", help="The reason, for the audit trail.")
 ]
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids, or beginnings of them.")]

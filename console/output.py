@@ -6,7 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -146,6 +147,22 @@ def counted(number: int, singular: str = "delivery", plural: str = "deliveries")
 def complain(message: str) -> None:
     """Print an error to standard error."""
     err.print(Text.assemble(("alertpost: ", "bold red"), printable(message)))
+
+
+@contextmanager
+def reporting(total: int, done: str) -> Iterator[Callable[[int], None]]:
+    """
+    Show on a terminal how far long work has come; on standard error, and gone at its end.
+
+    Args:
+        total: How many there are to do.
+        done: What becomes of them, such as "cancelled".
+    """
+    if not err.is_terminal:
+        yield lambda _count: None
+        return
+    with err.status(Text(f"0 of {total:,} {done}")) as status:
+        yield lambda count: status.update(Text(f"{count:,} of {total:,} {done}"))
 
 
 def give_up_output() -> None:

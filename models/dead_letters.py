@@ -78,6 +78,7 @@ class ReasonGroup:
     Dead letters that died of the same cause.
 
     Attributes:
+        tenants: Whose they are, and how many of each tenant's; the most first.
         uncertain: How many of them may have been sent all the same.
         example: The reply text of one of them.
     """
@@ -85,6 +86,7 @@ class ReasonGroup:
     reason: str | None
     reply_code: int | None
     enhanced_code: str | None
+    tenants: dict[str, int]
     count: int
     uncertain: int
     oldest: datetime | None
@@ -170,34 +172,42 @@ def group_by_reason(conn: Connection, wanted: DeadFilter | None = None) -> list[
     Raises:
         NotFound: As ``list_dead``.
     """
-    size = func.count()
     cause = (DELIVERY.c.reason, DELIVERY.c.reply_code, DELIVERY.c.enhanced_code)
     statement = (
         select(
             *cause,
-            size.label("size"),
+            TENANT.c.slug,
+            func.count().label("size"),
             func.count().filter(DELIVERY.c.uncertain).label("uncertain"),
             func.min(DELIVERY.c.settled_at).label("oldest"),
             func.max(DELIVERY.c.settled_at).label("newest"),
             func.max(DELIVERY.c.reply_text).label("example"),
         )
+        .join_from(DELIVERY, TENANT, DELIVERY.c.tenant_id == TENANT.c.id)
         .where(in_state(State.DEAD), _matches(conn, wanted or DeadFilter()))
-        .group_by(*cause)
-        .order_by(size.desc(), DELIVERY.c.reason)
+        .group_by(*cause, TENANT.c.slug)
     )
-    return [
-        ReasonGroup(
-            reason=row.reason,
-            reply_code=row.reply_code,
-            enhanced_code=row.enhanced_code,
-            count=row.size,
-            uncertain=row.uncertain,
-            oldest=row.oldest,
-            newest=row.newest,
-            example=row.example,
-        )
-        for row in conn.execute(statement)
-    ]
+    parts: dict[tuple[Any, ...], list[Any]] = {}
+    for row in conn.execute(statement):
+        parts.setdefault((row.reason, row.reply_code, row.enhanced_code), []).append(row)
+    groups = [_group(rows) for rows in parts.values()]
+    return sorted(groups, key=lambda group: (-group.count, group.reason or ""))
+
+
+def _group(rows: list[Any]) -> ReasonGroup:
+    """Sum up the rows of one cause, one of each tenant."""
+    rows = sorted(rows, key=lambda row: (-row.size, row.slug))
+    return ReasonGroup(
+        reason=rows[0].reason,
+        reply_code=rows[0].reply_code,
+        enhanced_code=rows[0].enhanced_code,
+        tenants={row.slug: row.size for row in rows},
+        count=sum(row.size for row in rows),
+        uncertain=sum(row.uncertain for row in rows),
+        oldest=min((row.oldest for row in rows if row.oldest), default=None),
+        newest=max((row.newest for row in rows if row.newest), default=None),
+        example=next((row.example for row in rows if row.example), None),
+    )
 
 
 def count(conn: Connection, wanted: DeadFilter | None = None) -> int:

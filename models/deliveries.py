@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Subquery, func, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Subquery,
+    Text,
+    cast,
+    func,
+    select,
+    union_all,
+)
 
 from models.errors import Conflict, NotFound
 from models.lifecycle import State
@@ -27,14 +37,30 @@ _SHOWN_CANDIDATES = 5
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFilter:
-    """Which deliveries to list; None means any."""
+    """
+    Which deliveries are meant; None means any.
+
+    Attributes:
+        tenant: A tenant's slug.
+        mailbox: A mailbox's address.
+        since: Only those that were handed in at this moment or later.
+        until: Only those that were handed in before this moment.
+        alert_id: As the alert carried it.
+        recipient: An address, or a part of one; case does not matter.
+        subject: A part of the subject; case does not matter.
+        reason: The rule or word under which it waits, died or expired.
+    """
 
     state: State | None = None
     tenant: str | None = None
     mailbox: str | None = None
     severity: Severity | None = None
     since: datetime | None = None
+    until: datetime | None = None
     alert_id: str | None = None
+    recipient: str | None = None
+    subject: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +150,7 @@ def list_deliveries(
     """
     # Keys sort by the time they were made, so the primary key serves as the index by time.
     statement = _listing().order_by(DELIVERY.c.id.desc()).limit(limit)
-    for condition in _conditions(conn, wanted or DeliveryFilter()):
+    for condition in conditions(conn, wanted or DeliveryFilter()):
         statement = statement.where(condition)
     return [_delivery(row) for row in conn.execute(statement)]
 
@@ -215,21 +241,46 @@ def _listing() -> Any:
     )
 
 
-def _conditions(conn: Connection, wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
+def conditions(conn: Connection, wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
+    """
+    Return what a filter asks of a delivery.
+
+    Raises:
+        NotFound: The filter names a tenant or mailbox that does not exist.
+    """
+    found: list[ColumnElement[bool]] = []
+    for column, value in (
+        (DELIVERY.c.severity, None if wanted.severity is None else int(wanted.severity)),
+        (DELIVERY.c.alert_id, wanted.alert_id),
+        (DELIVERY.c.reason, wanted.reason),
+    ):
+        if value is not None:
+            found.append(column == value)
     if wanted.state is not None:
-        conditions.append(in_state(wanted.state))
+        found.append(in_state(wanted.state))
     if wanted.tenant is not None:
-        conditions.append(DELIVERY.c.tenant_id == tenant_id(conn, wanted.tenant))
+        found.append(DELIVERY.c.tenant_id == tenant_id(conn, wanted.tenant))
     if wanted.mailbox is not None:
-        conditions.append(DELIVERY.c.mailbox_id == mailbox_id(conn, wanted.mailbox))
-    if wanted.severity is not None:
-        conditions.append(DELIVERY.c.severity == int(wanted.severity))
+        found.append(DELIVERY.c.mailbox_id == mailbox_id(conn, wanted.mailbox))
     if wanted.since is not None:
-        conditions.append(DELIVERY.c.enqueued_at >= wanted.since)
-    if wanted.alert_id is not None:
-        conditions.append(DELIVERY.c.alert_id == wanted.alert_id)
-    return conditions
+        found.append(DELIVERY.c.enqueued_at >= wanted.since)
+    if wanted.until is not None:
+        found.append(DELIVERY.c.enqueued_at < wanted.until)
+    if wanted.recipient is not None:
+        found.append(_written_to(wanted.recipient))
+    if wanted.subject is not None:
+        part = wanted.subject.lower()
+        found.append(func.lower(DELIVERY.c.subject).contains(part, autoescape=True))
+    return found
+
+
+def _written_to(recipient: str) -> ColumnElement[bool]:
+    """Look into the list as it is stored: one pass over its text, nothing to unpack."""
+    text = recipient.strip().lower()
+    local, _, domain = text.rpartition("@")
+    # JSON puts quotes around each address, so a whole one matches no longer one that ends in it.
+    part = json.dumps(text) if local and "." in domain else json.dumps(text)[1:-1]
+    return func.lower(cast(DELIVERY.c.recipients, Text())).contains(part, autoescape=True)
 
 
 def _delivery(row: Any) -> DeliveryRow:

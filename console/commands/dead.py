@@ -30,6 +30,7 @@ app.command("show")(show)
 _NOTHING = "There are no dead letters."
 _NO_MATCH = "No dead letter matches; `alertpost dead list` shows what there is."
 _PACE = f"They leave at the pace of their mailboxes, {PER_MINUTE} a minute each."
+_SHOWN_TENANTS = 5
 _BASIC = re.compile(r"[2-5]\d\d")
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 
@@ -217,6 +218,7 @@ def _print_groups(groups: Sequence[ReasonGroup], *, empty: str) -> None:
                 (f"{group.count:>6}  {group.reason or 'without a reason'}", "bold"),
                 f"  {codes}" if codes else "",
                 f"\n        from {cell(group.oldest)} to {cell(group.newest)}{unsure}",
+                f"\n        {_whose(group)}",
             )
         )
         if (meaning := meaning_of(group.reason)) is not None:
@@ -227,11 +229,20 @@ def _print_groups(groups: Sequence[ReasonGroup], *, empty: str) -> None:
             out.print(Text(f"        Example: {example.replace(chr(10), ' / ')}"))
 
 
+def _whose(group: ReasonGroup) -> str:
+    """Name the tenants with the most, and count the others."""
+    named = list(group.tenants.items())[:_SHOWN_TENANTS]
+    words = [slug if len(group.tenants) == 1 else f"{slug} {size:,}" for slug, size in named]
+    if others := len(group.tenants) - len(named):
+        words.append(f"{others} more {'tenant' if others == 1 else 'tenants'}")
+    return f"Tenant{'s' if len(group.tenants) > 1 else ''}: {', '.join(words)}"
+
+
 def _print_letters(letters: Sequence[DeadLetter], *, empty: str) -> None:
     print_table(
-        ("Id", "Died", "Tenant", "Reason", "Subject"),
+        ("Id", "Died", "Mailbox", "Reason", "Subject"),
         [
-            (letter.id, letter.died_at, letter.tenant, letter.reason, letter.subject)
+            (letter.id, letter.died_at, letter.mailbox, letter.reason, letter.subject)
             for letter in letters
         ],
         empty=empty,

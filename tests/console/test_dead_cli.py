@@ -52,8 +52,22 @@ def test_they_are_grouped_by_what_they_died_of(world: CliWorld) -> None:
         ("recipient-unknown", 2), ("mail-too-large", 1),
     ]  # fmt: skip
     assert groups[1]["uncertain"] == 1
+    assert "Tenant: contoso" in said.out
     assert "Example: 550 5.1.1 no such user" in said.out
     assert "1 of them may have been sent" in said.out
+
+
+def test_a_group_names_whose_letters_they_are(world: CliWorld) -> None:
+    """Of several tenants each with its number, the most first."""
+    die(world, tenant="fabrikam")
+    die(world)
+    die(world)
+
+    said = world.run("dead", "list")
+    (group,) = world.run("dead", "list", "--json").json
+
+    assert "Tenants: contoso 2, fabrikam 1" in said.out
+    assert group["tenants"] == {"contoso": 2, "fabrikam": 1}
 
 
 def test_every_reason_has_a_meaning() -> None:
@@ -185,6 +199,24 @@ def test_what_was_accepted_is_replayed_only_by_force(world: CliWorld) -> None:
     assert world.usage("dead", "replay", "--force").exit_code == 2
     assert world.usage("dead", "replay", accepted, "--force", "--tenant", "x").exit_code == 2
     assert world.usage("dead", "replay", accepted, "--limit", "1").exit_code == 2
+
+
+def test_who_replayed_or_discarded_it_and_why_is_shown(world: CliWorld) -> None:
+    """The question after the fact is asked of the delivery, not of the trail."""
+    delivery = die(world)
+    world.run("dead", "replay", delivery, "--why", "mailbox exists again", "--as", "bob")
+    world.set(delivery, state="dead", settled_at=datetime.now(UTC))
+    world.run("dead", "discard", delivery, "--as", "eve")
+
+    said = world.run("deliveries", "show", delivery)
+    by_people = world.run("dead", "show", delivery, "--json").json["by_people"]
+
+    assert "Replayed by cli:bob at " in said.out
+    assert "Z: mailbox exists again" in said.out
+    assert "Discarded by cli:eve at " in said.out
+    assert [(done["actor"], done["action"], done["reason"]) for done in by_people] == [
+        ("cli:bob", "replay", "mailbox exists again"), ("cli:eve", "discard", None),
+    ]  # fmt: skip
 
 
 def test_discarding_what_is_no_dead_letter_is_refused(world: CliWorld) -> None:

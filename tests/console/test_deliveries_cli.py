@@ -7,6 +7,8 @@ from uuid import UUID
 
 import pytest
 
+from console import verbs_cancel
+from models.deliveries import DeliveryFilter
 from models.ids import uuid7
 from tests.console.cli_world import CliWorld, cli_world
 
@@ -138,6 +140,82 @@ def test_cancelling_several_needs_a_yes(world: CliWorld) -> None:
     assert "--yes" in said.err
     assert world.row(one).state == "queued"
     assert world.run("cancel", one).code == 0
+
+
+def test_all_that_a_filter_matches_is_cancelled(
+    world: CliWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In portions, and only what waits; a dry run counts; each has its trace."""
+    monkeypatch.setattr(verbs_cancel, "PORTION", 2)
+    waiting = [world.send("Backup failed") for _ in range(5)]
+    sent = world.send("Backup failed")
+    world.set(sent, state="accepted", settled_at=datetime.now(UTC))
+    other, foreign = world.send("Disk full"), world.send("Backup failed", tenant="fabrikam")
+
+    tried = world.run("cancel", "--tenant", "contoso", "--subject", "backup", "--dry-run")
+    asked = world.run("cancel", "--tenant", "contoso", "--subject", "backup")
+    said = world.run("cancel", "--tenant", "contoso", "--subject", "backup", "--yes", "--why", "w")
+
+    assert "5 deliveries would be cancelled" in tried.out
+    assert (asked.code, "5 deliveries would be cancelled" in asked.err) == (2, True)
+    assert said.out == "5 deliveries cancelled\n"
+    assert {world.row(key).state for key in waiting} == {"cancelled"}
+    assert [world.row(key).state for key in (sent, other, foreign)] == [
+        "accepted", "queued", "queued",
+    ]  # fmt: skip
+    assert sorted(entry.subject for entry in world.trail()) == sorted(waiting)
+    assert "Nothing that waits matches" in world.run("cancel", "--to", "nobody@x.example").out
+
+
+def test_what_comes_in_later_is_not_cancelled(world: CliWorld) -> None:
+    """What was counted is what goes, though alerts of the same kind keep coming."""
+    world.send("one")
+    fixed, size = verbs_cancel.waiting(world.engine, DeliveryFilter(tenant="contoso"))
+    late = world.send("one")
+
+    done = verbs_cancel.cancel_waiting(world.engine, fixed, actor="cli:bob")
+
+    assert (size, done, world.row(late).state) == (1, 1, "queued")
+
+
+def test_a_cancellation_needs_to_know_of_what(world: CliWorld) -> None:
+    """Nothing given does not mean everything, and ids do not narrow a filter."""
+    one = world.send("one")
+
+    assert "--tenant" in world.usage("cancel").output
+    assert world.usage("cancel").exit_code == 2
+    assert world.usage("cancel", one, "--tenant", "contoso").exit_code == 2
+    assert "1 delivery would be cancelled" in world.run("cancel", one, "--dry-run").out
+    assert world.row(one).state == "queued"
+
+
+def test_who_got_it_can_be_asked(world: CliWorld) -> None:
+    """By recipient, by a part of the subject, by the reason, and before a moment."""
+    one, two = world.send("Disk full"), world.send("Backup failed", "--to", "smith@x.example")
+    world.set(one, reason="recipient-unknown")
+
+    def ids(*options: str) -> list[str]:
+        return [row["id"] for row in world.run("deliveries", "list", "--json", *options).json]
+
+    assert ids("--to", "Smith@X.example") == [two]
+    assert ids("--subject", "disk") == ids("--reason", "recipient-unknown") == [one]
+    assert ids("--until", "1h") == []
+
+
+def test_the_audit_trail_is_filtered(world: CliWorld) -> None:
+    """By tenant, by whom and what, with one line for what one command did."""
+    for number in range(3):
+        world.send(f"s{number}")
+    world.run("cancel", "--tenant", "contoso", "--yes", "--as", "bob", "--why", "moved")
+    world.run("cancel", world.send("s", tenant="fabrikam"), "--as", "eve")
+
+    said = world.run("audit", "list", "--tenant", "contoso", "--what", "cancel")
+
+    assert "3 deliveries" in said.out
+    assert "eve" not in said.out
+    assert len(world.run("audit", "list", "--who", "BOB", "--json").json) == 3
+    assert "leave a filter out" in world.run("audit", "list", "--who", "nobody").out
+    assert world.run("audit", "list", "--tenant", "contosso").code == 3
 
 
 def test_the_audit_trail_is_listed(world: CliWorld) -> None:

@@ -291,6 +291,7 @@ def test_groups_tell_causes_by_their_number(engine, crowd):
         reason="recipient-unknown",
         reply_code=550,
         enhanced_code="5.1.1",
+        tenants={"contoso": 3, "fabrikam": 1},
         count=4,
         uncertain=0,
         oldest=TUESDAY,

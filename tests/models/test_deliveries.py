@@ -43,6 +43,13 @@ def test_a_list_shows_the_latest_first(engine):
         ({"tenant": "fabrikam"}, {"other"}),
         ({"severity": Severity.CRITICAL}, {"critical"}),
         ({"alert_id": "A-1"}, {"named"}),
+        ({"until": LONG_AGO + timedelta(days=1)}, {"old"}),
+        ({"reason": "mail-too-large"}, {"dead"}),
+        ({"subject": "DISK 100%"}, {"named"}),
+        ({"subject": "disk 1_0%"}, set()),
+        ({"recipient": "Smith@Partner.example"}, {"named"}),
+        ({"recipient": "partner.ex"}, {"named", "critical"}),
+        ({"recipient": "mith@partner.example"}, set()),
         (
             {"since": LONG_AGO + timedelta(days=1), "tenant": "contoso"},
             {"plain", "dead", "critical", "named"},
@@ -56,21 +63,36 @@ def test_a_list_can_be_narrowed(engine, fields, found):
     keys = {
         "plain": delivery_rows(engine, world)[0],
         "dead": delivery_rows(engine, world)[0],
-        "critical": delivery_rows(engine, world, severity=0)[0],
-        "named": delivery_rows(engine, world, alert_id="A-1")[0],
+        "critical": delivery_rows(
+            engine, world, severity=0, recipients=["ops@example.com", "blacksmith@partner.example"]
+        )[0],
+        "named": delivery_rows(
+            engine,
+            world,
+            alert_id="A-1",
+            subject="Disk 100% full",
+            recipients=["SMITH@partner.example"],
+        )[0],
         "old": delivery_rows(engine, world)[0],
         "other": delivery_rows(engine, other)[0],
     }
-    set_delivery(engine, keys["dead"], state="dead")
+    set_delivery(engine, keys["dead"], state="dead", reason="mail-too-large")
     set_delivery(engine, keys["old"], enqueued_at=LONG_AGO)
     with read(engine) as conn:
         listed = deliveries.list_deliveries(conn, DeliveryFilter(**fields))
-        by_mailbox = deliveries.list_deliveries(
-            conn, DeliveryFilter(mailbox=listed[0].mailbox.upper())
-        )
 
     assert {row.id for row in listed} == {keys[name] for name in found}
-    assert {row.mailbox for row in by_mailbox} == {listed[0].mailbox}
+
+
+def test_a_mailbox_is_found_however_it_is_written(engine):
+    """Addresses are kept in lower case; people write them otherwise."""
+    world = world_rows(engine, mailboxes=2)
+    [key] = delivery_rows(engine, world)
+    with read(engine) as conn:
+        [row] = deliveries.list_deliveries(conn)
+        by_mailbox = deliveries.list_deliveries(conn, DeliveryFilter(mailbox=row.mailbox.upper()))
+
+    assert [row.id for row in by_mailbox] == [key]
 
 
 def test_an_unknown_name_is_no_empty_list(engine):
@@ -164,3 +186,68 @@ def test_the_audit_can_be_read_by_subject_and_time(engine):
         assert [e.entry for e in audit.entries(conn, subject="alerts@contoso.example")] == [two]
         assert audit.entries(conn, since=FAR_AHEAD) == []
         assert audit.entries(conn, limit=1) == [later]
+
+
+@pytest.fixture
+def trail(engine):
+    """Entries of two tenants: on themselves, a mailbox each, and deliveries of one."""
+    world = world_rows(engine, slug="contoso")
+    world_rows(engine, slug="fabrikam")
+    one, two = delivery_rows(engine, world, 2)
+    with read(engine) as conn:
+        mailbox = deliveries.list_deliveries(conn)[0].mailbox
+    with write(engine) as conn:
+        audit.write(
+            conn,
+            audit.Entry("cli:ann", "tenant-add", "tenant", "contoso"),
+            audit.Entry("cli:ann", "tenant-add", "tenant", "fabrikam"),
+            audit.Entry("web:bob", "mailbox-park", "mailbox", mailbox, "maintenance"),
+            audit.Entry("web:bob", "replay", "delivery", str(one), "link works again"),
+            audit.Entry("web:bob", "replay", "delivery", str(two), "link works again"),
+            audit.Entry("cli:ann", "discard", "delivery", str(two), "old"),
+            audit.Entry("cli:ann", "tenant-remove", "tenant", "gone"),
+        )
+    return one, two
+
+
+@pytest.mark.parametrize(
+    ("wanted", "done"),
+    [
+        ({"tenant": "contoso"}, ["discard", "replay", "replay", "mailbox-park", "tenant-add"]),
+        ({"tenant": "fabrikam"}, ["tenant-add"]),
+        ({"tenant": "gone"}, ["tenant-remove"]),
+        ({"actor": "BOB"}, ["replay", "replay", "mailbox-park"]),
+        ({"action": "mailbox"}, ["mailbox-park"]),
+        ({"action": "tenant_add"}, []),
+        ({"until": LONG_AGO}, []),
+    ],
+    ids=str,
+)
+def test_the_audit_can_be_searched(engine, trail, wanted, done):
+    """By whose it is, by whom, by what was done; a tenant that is gone still has its past."""
+    with read(engine) as conn:
+        found = audit.find(conn, audit.AuditFilter(**wanted), limit=None)
+
+    assert [row.entry.action for row in found] == done
+
+
+def test_a_tenant_that_never_was_is_no_empty_trail(engine, trail):
+    """A misspelt name is said, with the nearest."""
+    with read(engine) as conn, pytest.raises(NotFound, match="contoso"):
+        audit.find(conn, audit.AuditFilter(tenant="contosso"), limit=None)
+
+
+def test_what_was_done_to_many_deliveries_is_one_action(engine, trail):
+    """A replay of thousands is one line in the list, and still on record for each of them."""
+    one, two = trail
+    with read(engine) as conn:
+        actions = audit.actions(conn, audit.AuditFilter(tenant="contoso"), limit=10)
+        cut = audit.actions(conn, audit.AuditFilter(), limit=3)
+        of_one, of_two = audit.of_delivery(conn, one), audit.of_delivery(conn, two)
+
+    assert [(action.first.entry.action, action.size) for action in actions] == [
+        ("discard", 1), ("replay", 2), ("mailbox-park", 1), ("tenant-add", 1),
+    ]  # fmt: skip
+    assert [action.first.entry.action for action in cut] == ["tenant-remove", "discard", "replay"]
+    assert [row.entry.action for row in of_one] == ["replay"]
+    assert [row.entry.action for row in of_two] == ["replay", "discard"]
