@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -224,33 +225,68 @@ def known_app(context: Context, address: str) -> tuple[App, str]:
     return replace(app, object_id=claims.object_id), ""
 
 
-def park(context: Context, address: str, *, text: str, actor: str) -> MailboxEntry:
+@dataclass(frozen=True, slots=True)
+class Parked:
     """
-    Let a mailbox's lane wait until somebody resumes it.
+    What a park by hand did.
+
+    Attributes:
+        parked: Mailboxes whose lanes wait now.
+        kept: Those that were parked already, and whose cause would be forgotten.
+    """
+
+    parked: tuple[MailboxEntry, ...]
+    kept: tuple[MailboxEntry, ...]
+
+
+def park(
+    context: Context,
+    addresses: Sequence[str],
+    *,
+    tenant: str | None = None,
+    text: str,
+    actor: str,
+    seconds: float | None = None,
+) -> Parked:
+    """
+    Let lanes wait until somebody resumes them, or until a maintenance window is over.
+
+    Where an end is given, a mailbox that is parked by hand already gets the new one.
+
+    Args:
+        context: Open resources.
+        addresses: Of mailboxes.
+        tenant: All mailboxes of this one as well.
+        text: Why, for whoever looks.
+        actor: Who, for the audit trail.
+        seconds: After which they send again by themselves; None: never.
 
     Raises:
-        NotFound: There is no such mailbox.
-        Conflict: It is parked already, for a cause that would be forgotten.
+        NotFound: There is no such mailbox or tenant.
     """
     with write(context.engine) as conn:
-        entry = mailboxes.mailbox(conn, address)
-        if entry.parked_at is not None:
-            raise Conflict(
-                f"mailbox {entry.address} is parked already ({entry.park_reason}): "
-                f"{entry.park_meaning}"
+        entries = {entry.id: entry for entry in map(partial(mailboxes.mailbox, conn), addresses)}
+        if tenant is not None:
+            found = mailboxes.list_mailboxes(conn, tenant_slug=tenant)
+            entries |= {entry.id: entry for entry in found}
+        free = {None} if seconds is None else {None, BY_HAND}
+        kept = [one for one in entries.values() if one.park_reason not in free]
+        parked = [one for one in entries.values() if one not in kept]
+        for entry in parked:
+            lane.park(
+                conn,
+                mailbox_id=entry.id,
+                scope="mailbox",
+                reason=BY_HAND,
+                meaning=text or "Somebody parked it by hand.",
+                next_step=f"When it may send again: `alertpost mailboxes resume {entry.address}`.",
+                answer="",
+                probe_after_seconds=seconds,
             )
-        lane.park(
-            conn,
-            mailbox_id=entry.id,
-            scope="mailbox",
-            reason=BY_HAND,
-            meaning=text or "Somebody parked it by hand.",
-            next_step=f"When it may send again: `alertpost mailboxes resume {entry.address}`.",
-            answer="",
-            probe_after_seconds=None,
+            note(conn, actor, "mailbox-park", entry.address, reason=text or None, seconds=seconds)
+        return Parked(
+            tuple(mailboxes.mailbox(conn, entry.address) for entry in parked), tuple(kept)
         )
-        note(conn, actor, "mailbox-park", entry.address, reason=text or None)
-        return mailboxes.mailbox(conn, address)
 
 
 def same_cause(context: Context, address: str) -> list[str]:

@@ -226,7 +226,9 @@ def _parked(mailbox: MailboxStanding, since: datetime, now: datetime) -> str:
         _ended(mailbox.park_meaning),
         _ended(mailbox.park_next_step and f"Next step: {mailbox.park_next_step}"),
     ]
-    if mailbox.probe_at is not None:
+    if mailbox.probe_at is not None and mailbox.park_reason == BY_HAND:
+        parts.append(f"It sends again by itself at {_moment(mailbox.probe_at, now)}.")
+    elif mailbox.probe_at is not None:
         parts.append(f"One mail tries whether it is solved at {_moment(mailbox.probe_at, now)}.")
     return " ".join(part for part in parts if part)
 

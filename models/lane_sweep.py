@@ -8,7 +8,7 @@ never what was sent before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from sqlalchemy import (
 from models.batches import as_parameter, table_of_rows
 from models.clock import utc_now
 from models.lane_due import due
+from models.lane_maintenance import end_maintenance
 from models.lane_recover import recover
 from models.lifecycle import CANCEL, EXPIRE, State
 from models.moves import DELIVERY, in_state, move
@@ -57,6 +58,8 @@ class Sweep:
     """Parked mailboxes that may try one mail; one for each cause."""
     more: bool = False
     """There was more to do than one sweep does: sweep again soon."""
+    resumed: list[UUID] = field(default_factory=list)
+    """Mailboxes whose park by hand is over."""
 
 
 def sweep(
@@ -80,6 +83,7 @@ def sweep(
     )
     expired = expire(conn, most=most)
     prune(conn)
+    resumed = end_maintenance(conn)
     lanes, probes = due(conn)
     return Sweep(
         due=lanes,
@@ -87,6 +91,7 @@ def sweep(
         buried=buried,
         expired=expired,
         probes=probes,
+        resumed=resumed,
         more=more_claims or expired >= most,
     )
 

@@ -86,6 +86,8 @@ class Sweeper:
             )
             more = swept.more
             await self._wake(swept.due)
+            for mailbox_id in swept.resumed:
+                log.info("mailbox_resumed", mailbox_id=str(mailbox_id), mailboxes=1)
             if swept.recovered or swept.buried or swept.expired:
                 log.warning(
                     "lane_sweep",

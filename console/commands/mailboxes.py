@@ -7,11 +7,12 @@ import os
 import sys
 import webbrowser
 from dataclasses import replace
+from datetime import timedelta
 from typing import Annotated, Any, cast
 
 import typer
 
-from console import command_logs, dialogue
+from console import command_logs, dialogue, when
 from console import verbs_mailboxes as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
@@ -31,6 +32,7 @@ from console.next_commands import command_for
 from console.options import Tenant
 from console.output import (
     Json,
+    cell,
     complain,
     counted,
     jsonable,
@@ -44,6 +46,7 @@ from models import grants, mailboxes
 from models.auth_forms import AuthForm
 from models.database import read, write
 from models.errors import ConfigurationError
+from models.lookups import BY_HAND
 from models.mailboxes import MailboxChanges, MailboxEntry
 from models.quota_counts import account_usage
 from workers.reasons import meaning_of
@@ -61,6 +64,7 @@ AuthUser = Annotated[
 ]
 
 _TRY_LATER = 5
+_EXIT_CONFLICT = 4
 _WAIT_SECONDS = 600.0
 _SOLVES_ITSELF = frozenset(
     {Action.RETRY_SOON, Action.RETRY_BACKOFF, Action.THROTTLE_MAILBOX, Action.THROTTLE_TENANT}
@@ -396,7 +400,8 @@ def show(address: Address, as_json: Json = False) -> None:
             "next step": entry.park_next_step or _next_step(entry),
             "command": command_for(entry.park_reason, entry),
             "answer": entry.park_answer or None,
-            "tries itself": entry.probe_at,
+            "tries itself": None if entry.park_reason == BY_HAND else entry.probe_at,
+            "sends again": entry.probe_at if entry.park_reason == BY_HAND else None,
             "paused until": entry.paused_until if entry.standing == "paused" else None,
             "pause reason": _pause_reason(entry),
             "consent": _consent_text(entry),
@@ -410,21 +415,52 @@ def show(address: Address, as_json: Json = False) -> None:
 
 @app.command("park")
 def park(
-    address: Address,
+    addresses: Annotated[
+        list[str] | None, typer.Argument(metavar="ADDRESS", help="Mailboxes.")
+    ] = None,
+    *,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="SLUG", help="All mailboxes of this tenant.")
+    ] = None,
+    length: Annotated[
+        timedelta | None,
+        typer.Option("--for", parser=when.span, metavar="SPAN", help="Ends by itself after 30m, 2h "
+                     "or 1d; else somebody has to resume."),
+    ] = None,
     reason: Annotated[
         str, typer.Option("--why", metavar="TEXT", help="Why, for whoever looks.")
     ] = "",
     who: As = None,
-) -> None:
-    """Let a mailbox's lane wait until somebody resumes it; what is accepted meanwhile waits too."""
+) -> None:  # fmt: skip
+    """
+    Let mailboxes wait, for a maintenance window or until somebody resumes them.
+
+    What is accepted meanwhile waits too.
+    """
+    if not addresses and tenant is None:
+        raise typer.BadParameter("give addresses, or --tenant", param_hint="ADDRESS")
+    seconds = None if length is None else length.total_seconds()
     me = actor(who)
     with opened() as context:
-        entry = verbs.park(context, address, text=reason, actor=me)
-    out.print(
-        f"Mailbox {entry.address} is parked; {counted(entry.waiting)} waiting. "
-        f"`alertpost mailboxes resume {entry.address}` ends that.",
-        markup=False,
-    )
+        done = verbs.park(
+            context, addresses or [], tenant=tenant, text=reason, actor=me, seconds=seconds
+        )
+    for entry in done.parked:
+        until = "" if entry.probe_at is None else f" until {cell(entry.probe_at)}"
+        out.print(
+            f"Mailbox {entry.address} is parked{until}; {counted(entry.waiting)} waiting. "
+            f"`alertpost mailboxes resume {entry.address}` ends that.",
+            markup=False,
+        )
+    for entry in done.kept:
+        complain(
+            f"mailbox {entry.address} is parked already ({entry.park_reason}) and stays so: "
+            f"{entry.park_meaning}"
+        )
+    if not done.parked and not done.kept:
+        out.print(f"Tenant {tenant} has no mailboxes.", markup=False)
+    if done.kept and not done.parked:
+        raise typer.Exit(_EXIT_CONFLICT)
 
 
 @app.command("resume")

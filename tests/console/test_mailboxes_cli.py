@@ -17,7 +17,9 @@ from models.errors import ConfigurationError
 from models.redis_keys import RedisKeys
 from sandbox.faults import PRESETS, Answer, Fault
 from tests.console.cli_setting import ALERTS, Cli
+from tests.models.passing_time import pass_time
 
+SHARED = "shared@contoso.example"
 ADMIN = "admin@contoso.example"
 OPS = "ops@contoso.example"
 
@@ -453,6 +455,39 @@ def test_a_paused_mailbox_is_left_alone(cli: Cli) -> None:
     assert "pauses" in ran.err
     assert "throttled" in cli("mailboxes", "show", ALERTS).out
     assert "goes on by itself" in cli("mailboxes", "resume", ALERTS).err
+
+
+def swept(*, hours: float) -> list[str]:
+    """Let time pass, sweep, and return who was resumed."""
+    with opened() as context:
+        pass_time(context.engine, hours=hours)
+        with write(context.engine) as conn:
+            return [str(key) for key in lane.sweep(conn).resumed]
+
+
+def test_a_maintenance_window_of_a_tenant_ends_by_itself(cli: Cli) -> None:
+    """All its mailboxes wait; the sweep lets them go on when the time is over, and not before."""
+    prepared(cli)
+    cli("mailboxes", "add", "contoso", SHARED)
+    park("grant-refused", address=SHARED)
+    parked = cli("mailboxes", "park", "--tenant", "contoso", "--for", "2h", "--why", "Moving.")
+    box = shown(cli)
+
+    assert (parked.code, box["park_reason"], box["park_meaning"]) == (0, "by-hand", "Moving.")
+    assert "is parked until 20" in parked.out
+    assert f"{SHARED} is parked already (grant-refused)" in parked.err
+    assert "sends again" in cli("mailboxes", "show", ALERTS).out
+    assert swept(hours=1) == []
+    assert cli("mailboxes", "park", ALERTS, "--for", "3h").code == 0
+    assert swept(hours=2) == []
+    assert swept(hours=2) == [shown(cli)["id"]]
+    assert shown(cli)["parked_at"] is None
+    assert shown(cli, SHARED)["park_reason"] == "grant-refused"
+
+
+def test_parking_needs_to_know_which(cli: Cli) -> None:
+    """Nothing given does not mean everything."""
+    assert cli("mailboxes", "park").code == 2
 
 
 def test_parking_and_resuming_by_hand(cli: Cli) -> None:
