@@ -11,6 +11,8 @@ from console.output import complain
 from models.errors import ConfigurationError
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Force = Annotated[bool, typer.Option("--force", hidden=True, help="Means nothing any more.")]
+"""Removals wanted it beside ``--yes`` once, and scripts still give it."""
 
 
 def ask(question: str, *, yes: bool) -> None:

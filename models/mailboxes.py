@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
@@ -79,12 +79,15 @@ class Removal:
         kept: Deliveries that stay as the record, those cancelled included.
         grants: Consents that were deleted.
         deleted: Whether the row itself is gone; False where deliveries still refer to it.
+        heir: The mailbox that takes the tenant's alerts from now on that name none; None where
+            that has not changed, or there is no other.
     """
 
     cancelled: int
     kept: int
     grants: int
     deleted: bool
+    heir: str | None = None
 
 
 class MailboxChanges(TypedDict, total=False):
@@ -243,15 +246,17 @@ def remove_mailbox(conn: Connection, address: str, *, force: bool = False) -> Re
             f"{entry.waiting} deliveries still wait in {address!r}; --force cancels them"
         )
     removal = retire(conn, [entry.id])
-    heir = conn.scalar(
-        select(MAILBOX.c.id)
+    heir = conn.execute(
+        select(MAILBOX.c.id, MAILBOX.c.address)
         .where(MAILBOX.c.tenant_id == entry.tenant_id, live_mailbox())
-        .order_by(MAILBOX.c.id)
+        # One that can send, if there is one.
+        .order_by(MAILBOX.c.connected_at.is_(None), MAILBOX.c.parked_at.is_not(None), MAILBOX.c.id)
         .limit(1)
-    )
-    if entry.is_default and heir is not None:
-        conn.execute(update(MAILBOX).where(MAILBOX.c.id == heir).values(is_default=True))
-    return removal
+    ).one_or_none()
+    if not entry.is_default or heir is None:
+        return removal
+    conn.execute(update(MAILBOX).where(MAILBOX.c.id == heir.id).values(is_default=True))
+    return replace(removal, heir=heir.address)
 
 
 def retire(conn: Connection, mailbox_ids: list[UUID]) -> Removal:

@@ -15,7 +15,7 @@ import typer
 from console import command_logs, dialogue, when
 from console import verbs_mailboxes as verbs
 from console.actor import As, actor
-from console.asking import Yes, ask
+from console.asking import Force, Yes, ask
 from console.borrowed_slot import MustWait
 from console.commands import consent_links
 from console.commands.moving import import_grant, tell_connected, tell_forms
@@ -115,10 +115,12 @@ def edit(
     with opened() as context, write(context.engine) as conn:
         entry = mailboxes.edit_mailbox(conn, address, **cast("MailboxChanges", changes))
         if default:
-            mailboxes.set_default(conn, address)
+            entry = mailboxes.set_default(conn, address)
         changed = sorted([*changes, *(["is_default"] if default else [])])
         verbs.note(conn, actor(who), "mailbox-edit", entry.address, changed=changed)
     out.print(f"Mailbox {entry.address} is changed.", markup=False)
+    if default:
+        _print_default(entry)
     if auth_user is not None and entry.connected_at is not None:
         out.print(
             f"Somebody else authenticates now: `alertpost mailboxes connect {entry.address}`.",
@@ -126,33 +128,59 @@ def edit(
         )
 
 
+def _print_default(entry: MailboxEntry) -> None:
+    """Tell from where a tenant's alerts go out now, and that they wait if that cannot send."""
+    out.print(
+        f"Alerts of {entry.tenant_slug} that name no mailbox go out from {entry.address} now.",
+        markup=False,
+    )
+    if entry.standing not in {"ready", "paused"}:
+        command = "resume" if entry.connected_at else "connect"
+        complain(
+            f"{entry.address} is {entry.standing}, so they wait: "
+            f"`alertpost mailboxes {command} {entry.address}`, or name another default"
+        )
+
+
 @app.command("remove")
 def remove(
     address: Address,
-    force: Annotated[bool, typer.Option("--force", help="Cancel what still waits.")] = False,
+    force: Force = False,  # noqa: ARG001
     yes: Yes = False,
     who: As = None,
 ) -> None:
-    """Take a mailbox out of service. What it sent stays on record."""
+    """
+    Take a mailbox out of service: what waits is cancelled, its consent is deleted.
+
+    What it sent stays on record.
+    """
     with opened() as context:
         with read(context.engine) as conn:
             entry = mailboxes.mailbox(conn, address)
-        if force or not entry.waiting:
-            ask(
-                f"Remove mailbox {entry.address}? Its consent is deleted, and what waits is "
-                f"cancelled: {counted(entry.waiting)}.",
-                yes=yes,
-            )
+        ask(
+            f"Remove mailbox {entry.address}? Its consent is deleted, and what waits is "
+            f"cancelled: {counted(entry.waiting)}.",
+            yes=yes,
+        )
         with write(context.engine) as conn:
-            removal = mailboxes.remove_mailbox(conn, address, force=force)
+            removal = mailboxes.remove_mailbox(conn, address, force=True)
             verbs.note(
-                conn, actor(who), "mailbox-remove", entry.address, cancelled=removal.cancelled
-            )
+                conn, actor(who), "mailbox-remove", entry.address, cancelled=removal.cancelled,
+                default=removal.heir,
+            )  # fmt: skip
+            heir = mailboxes.mailbox(conn, removal.heir) if removal.heir else None
     out.print(
         f"Mailbox {entry.address} is removed: {counted(removal.cancelled)} cancelled, "
         f"{removal.kept} kept on record.",
         markup=False,
     )
+    if heir is not None:
+        _print_default(heir)
+    elif entry.is_default:
+        complain(
+            f"tenant {entry.tenant_slug} has no mailbox any more: its alerts are refused until "
+            f"`alertpost mailboxes add {entry.tenant_slug} ADDRESS`"
+        )
 
 
 @app.command("connect")

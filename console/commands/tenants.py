@@ -9,7 +9,7 @@ import typer
 from console import admin_consent, command_logs
 from console import verbs_tenants as verbs
 from console.actor import As, actor
-from console.asking import Yes, ask
+from console.asking import Force, Yes, ask
 from console.commands.moving import import_emailproxy
 from console.context import Context, opened
 from console.credential_files import (
@@ -26,7 +26,7 @@ from console.credential_files import (
 )
 from console.credential_view import credential_text, hand_out, tell_given
 from console.line_source import LineSource
-from console.output import Json, jsonable, out, print_fields, print_json, print_table
+from console.output import Json, counted, jsonable, out, print_fields, print_json, print_table
 from console.tenant_sheet import read_sheet
 from console.verbs_tenant_import import Done, Fate, bring_in, rehearse
 from models import app_registrations, mailboxes, tenants
@@ -445,25 +445,25 @@ def _external(entry: tenants.TenantEntry) -> str:
 @app.command("remove")
 def remove(
     slug: Slug,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Also one that is in use: cancels what waits, ends consents."),
-    ] = False,
+    force: Force = False,  # noqa: ARG001
     yes: Yes = False,
     who: As = None,
 ) -> None:
-    """Remove a tenant. What it sent stays on record."""
+    """
+    Remove a tenant, also one that is in use: what waits is cancelled, its consents are deleted.
+
+    What it sent stays on record.
+    """
     with opened() as context:
         with read(context.engine) as conn:
             entry = tenants.tenant(conn, slug)
-        if force or not (entry.mailboxes or entry.waiting):
-            ask(
-                f"Remove tenant {slug}? {entry.mailboxes} mailbox(es) go out of service, "
-                f"{entry.connected} consent(s) are deleted, {entry.waiting} waiting deliveries "
-                "are cancelled.",
-                yes=yes,
-            )
-        removal = verbs.remove(context, actor=actor(who), slug=slug, force=force)
+        ask(
+            f"Remove tenant {slug}? {counted(entry.mailboxes, 'mailbox', 'mailboxes')} would go "
+            f"out of service, {counted(entry.connected, 'consent', 'consents')} be deleted, "
+            f"{counted(entry.waiting)} be cancelled.",
+            yes=yes,
+        )
+        removal = verbs.remove(context, actor=actor(who), slug=slug, force=True)
     out.print(
         f"Tenant {slug} is removed: {removal.cancelled} deliveries cancelled, {removal.grants} "
         f"consents deleted, {removal.kept} deliveries kept on record.",

@@ -523,11 +523,16 @@ def test_mailboxes_are_edited_and_removed(cli: Cli) -> None:
     prepared(cli)
     cli("mailboxes", "add", "contoso", ADMIN)
 
-    assert cli("mailboxes", "edit", ADMIN, "--display-name", "Admin", "--default").code == 0
+    moved = cli("mailboxes", "edit", ADMIN, "--display-name", "Admin", "--default")
+    assert moved.code == 0
+    assert f"go out from {ADMIN} now" in moved.out
+    assert f"mailboxes connect {ADMIN}" in moved.err
     assert shown(cli, ADMIN)["is_default"] is True
     assert shown(cli)["is_default"] is False
     assert cli("mailboxes", "remove", ADMIN).code == 2
-    assert cli("mailboxes", "remove", ADMIN, "--yes").code == 0
+    removed = cli("mailboxes", "remove", ADMIN, "--yes")
+    assert removed.code == 0
+    assert f"go out from {ALERTS} now" in removed.out
     assert [box["address"] for box in cli("mailboxes", "list", "--json").json] == [ALERTS]
 
 
