@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
@@ -24,6 +25,8 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.types import TypeEngine
+
+from models.stored import Record, Words, plain_value
 
 ROWS = "rows"
 """The name of the parameter."""
@@ -53,21 +56,39 @@ def table_of_rows(dialect: str, columns: Mapping[str, TypeEngine[Any]]) -> FromC
     ).subquery("given")
 
 
-def as_parameter(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Give rows the form that ``table_of_rows`` reads; UUIDs go in as ``uuid.hex``."""
-    return {ROWS: json.dumps(rows, separators=(",", ":"))}
-
-
-def plain(text: str | None, limit: int | None = None) -> str | None:
+def as_parameter(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, TypeEngine[Any]] = MappingProxyType({}),
+) -> dict[str, str]:
     """
-    Make any text storable: no NUL, no lone surrogate, not longer than its column.
+    Give rows the form that ``table_of_rows`` reads; UUIDs go in as ``uuid.hex``.
 
-    One answer of a strange server must not make a whole group of outcomes fail.
+    This way leads past the types of columns, so texts are made storable here.
+
+    Args:
+        rows: The values.
+        columns: Those of ``table_of_rows`` whose texts may be too long for where they go, with
+            the type of that place.
     """
-    if text is None:
-        return None
-    if limit is not None:
-        text = text[:limit]
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    return text.replace("\x00", "\N{SYMBOL FOR NULL}") if "\x00" in text else text
+    fitting = {name: kind.fit for name, kind in columns.items() if isinstance(kind, Words | Record)}
+    if fitting:
+        rows = [
+            {name: fitting[name](one) if name in fitting else one for name, one in row.items()}
+            for row in rows
+        ]
+    text = _dumped(rows)
+    if "\\u0000" in text or not _is_utf8(text):
+        text = _dumped(plain_value(list(rows)))
+    return {ROWS: text}
+
+
+def _dumped(rows: Any) -> str:
+    return json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Float, Integer, Text, Uuid
+from sqlalchemy import Float, Integer, Uuid
 from sqlalchemy.types import TypeEngine
 
-from models.batches import plain
 from models.ids import uuid7
 from models.lifecycle import Transition
+from models.moves import DELIVERY
 from models.quota import Spent
+from models.stored import Record, Words
+from models.tables import METADATA
 
-_REPLY_LIMIT = 4000
-"""Characters kept of a reply; real ones have a few hundred."""
+_D = DELIVERY.c
+_A = METADATA.tables["attempt"].c
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,56 +63,65 @@ class Outcome:
 
 OUTCOME_COLUMNS: dict[str, TypeEngine[Any]] = {
     "id": Uuid(),
-    "visit": Text(),
+    "visit": _D.claimed_by.type,
     "delay": Float(),
     "counted": Integer(),
-    "reason": Text(),
+    "reason": _D.reason.type,
     "uncertain": Integer(),
-    "refused": JSON(),
-    "taken": JSON(),
+    "refused": _D.refused.type,
+    "taken": _D.taken.type,
     "tried": Integer(),
     "attempt": Uuid(),
-    "stage": Text(),
-    "rule": Text(),
+    "stage": _A.stage.type,
+    "rule": _A.rule.type,
     "code": Integer(),
-    "enhanced": Text(),
-    "text": Text(),
-    "host": Text(),
-    "worker": Text(),
+    "enhanced": _A.enhanced_code.type,
+    "text": _A.reply_text.type,
+    "host": _A.smtp_host.type,
+    "worker": _A.worker.type,
     "seconds": Float(),
     "permit": Integer(),
     "recipients": Integer(),
 }
 """The columns of ``as_row``."""
 
+_FITTING = {
+    name: kind.fit for name, kind in OUTCOME_COLUMNS.items() if isinstance(kind, Words | Record)
+}
+
 
 def as_row(outcome: Outcome) -> dict[str, Any]:
-    """Flatten an outcome; a fresh key for its attempt included."""
+    """Flatten an outcome, its texts fit for where they go; a fresh key for its attempt included."""
+    row = _flat(outcome)
+    return {name: _FITTING[name](one) if name in _FITTING else one for name, one in row.items()}
+
+
+def _flat(outcome: Outcome) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": outcome.delivery_id.hex,
         "visit": outcome.claimed_by,
         "delay": outcome.delay_seconds,
         "counted": int(outcome.counted),
-        "reason": plain(outcome.reason, 100),
+        "reason": outcome.reason,
         "uncertain": int(outcome.uncertain),
         "tried": 0,
     }
     if outcome.refused:
-        row["refused"] = {plain(k): plain(v, _REPLY_LIMIT) for k, v in outcome.refused.items()}
+        row["refused"] = outcome.refused
     if outcome.taken:
-        row["taken"] = {plain(k): plain(v, _REPLY_LIMIT) for k, v in outcome.taken.items()}
+        row["taken"] = outcome.taken
     record = outcome.attempt
     if record is not None:
         row |= {
             "tried": 1,
             "attempt": uuid7().hex,
             "stage": record.stage,
-            "rule": plain(record.rule, 100),
+            "rule": record.rule,
             "code": record.reply_code,
-            "enhanced": plain(record.enhanced_code, 12),
-            "text": plain(record.reply_text, _REPLY_LIMIT),
-            "host": plain(record.smtp_host, 255),
-            "worker": plain(record.worker or outcome.claimed_by, 80),
+            "enhanced": record.enhanced_code,
+            "text": record.reply_text,
+            "host": record.smtp_host,
+            "worker": record.worker or outcome.claimed_by,
             "seconds": record.duration_ms / 1000,
             "permit": int(record.took_permit),
             "recipients": record.recipients,

@@ -2,7 +2,8 @@
 The tables. Data only: what changes them stands in ``lane``, ``intake`` and their like.
 
 Times are UTC and aware. Keys are UUIDv7. Values that end in ``_encrypted`` hold what
-``vault.Vault`` made. Hot statements address the columns through ``TABLE = Model.__table__``.
+``vault.Vault`` made. Hot statements address the columns through ``TABLE = Model.__table__``. Texts
+get the types of ``stored`` at the end of this file, whatever they are declared as.
 """
 
 # No ``from __future__ import annotations``: SQLModel reads the annotations when the class is made.
@@ -16,6 +17,7 @@ from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
 from models.ids import uuid7
+from models.stored import Answer, Answers, made_storable
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -87,7 +89,7 @@ class AppCredential(SQLModel, table=True):
     """When Entra refused it last; None where it never did, or took it since."""
     refused_rule: str | None = Field(default=None, max_length=100)
     """The verdict's rule, such as ``secret-wrong``."""
-    refused_answer: str | None = Field(default=None, sa_type=Text)
+    refused_answer: str | None = Field(default=None, sa_type=Answer)
     """Entra's code and trace id."""
 
 
@@ -146,9 +148,9 @@ class Mailbox(SQLModel, table=True):
     """The verdict's rule, such as ``smtp-auth-disabled-tenant``."""
     park_scope: str | None = Field(default=None, max_length=10)
     """``mailbox``, ``tenant`` or ``app``: what the cause concerns, and what resumes together."""
-    park_meaning: str | None = Field(default=None, sa_type=Text)
-    park_next_step: str | None = Field(default=None, sa_type=Text)
-    park_answer: str | None = Field(default=None, sa_type=Text)
+    park_meaning: str | None = Field(default=None, sa_type=Answer)
+    park_next_step: str | None = Field(default=None, sa_type=Answer)
+    park_answer: str | None = Field(default=None, sa_type=Answer)
     """The raw answer, with Microsoft's trace id."""
     park_count: int = 0
     """How many probes in a row ended parked again; 0 after a success."""
@@ -231,9 +233,9 @@ class Delivery(SQLModel, table=True):
     subject: str = Field(max_length=255)
     recipients: list[str] = Field(default_factory=list, sa_type=JSON)
     """Envelope recipients."""
-    refused: dict[str, str] = Field(default_factory=dict, sa_type=JSON)
+    refused: dict[str, str] = Field(default_factory=dict, sa_type=Answers)
     """Recipients the server refused for good, each with its reply; the others got their mail."""
-    taken: dict[str, str] = Field(default_factory=dict, sa_type=JSON)
+    taken: dict[str, str] = Field(default_factory=dict, sa_type=Answers)
     """Recipients that got the mail while others were put off, each with the reply."""
     payload_encrypted: bytes = Field(sa_type=LargeBinary)
     message_id: str = Field(max_length=255)
@@ -255,7 +257,7 @@ class Delivery(SQLModel, table=True):
     """Why it waits, died or expired: a verdict's rule or a word of ``reasons``."""
     reply_code: int | None = None
     enhanced_code: str | None = Field(default=None, max_length=12)
-    reply_text: str | None = Field(default=None, sa_type=Text)
+    reply_text: str | None = Field(default=None, sa_type=Answer)
     replayed: int = 0
 
 
@@ -278,7 +280,7 @@ class Attempt(SQLModel, table=True):
     """The state that the delivery went to."""
     reply_code: int | None = None
     enhanced_code: str | None = Field(default=None, max_length=12)
-    reply_text: str | None = Field(default=None, sa_type=Text)
+    reply_text: str | None = Field(default=None, sa_type=Answer)
     smtp_host: str = Field(default="", max_length=255)
     worker: str = Field(default="", max_length=80)
     started_at: datetime = _time()
@@ -287,7 +289,7 @@ class Attempt(SQLModel, table=True):
     """Whether the try reached the server's rate limit; tells pacing after a loss of Redis."""
     recipients: int = 0
     uncertain: bool = False
-    refused: dict[str, str] | None = Field(default=None, sa_type=JSON)
+    refused: dict[str, str] | None = Field(default=None, sa_type=Answers)
 
 
 class ConsentLink(SQLModel, table=True):
@@ -310,7 +312,7 @@ class ConsentLink(SQLModel, table=True):
     """The first time; a mail scanner counts as somebody."""
     started_at: datetime | None = _time(nullable=True)
     refused_at: datetime | None = _time(nullable=True)
-    refusal: str | None = Field(default=None, sa_type=Text)
+    refusal: str | None = Field(default=None, sa_type=Answer)
     """Why the last sign-in by it brought nothing."""
     connected_at: datetime | None = _time(nullable=True)
     """When its mailbox was connected, by it or otherwise; it is worth nothing from then on."""
@@ -399,7 +401,7 @@ class ToldWarning(SQLModel, table=True):
     """The mail that said so; None where there was nothing to say."""
 
 
-METADATA = SQLModel.metadata
+METADATA = made_storable(SQLModel.metadata)
 """All tables, for migrations and for databases made in tests."""
 
 __all__ = [

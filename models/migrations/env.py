@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from alembic import context
 
+from models.migrations.code_points import order_by_code_points
 from models.tables import METADATA
 
+connection = context.config.attributes["connection"]
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=connection,
     target_metadata=METADATA,
     # SQLite's DDL is part of a transaction here, because the driver's own handling is off.
     transactional_ddl=True,
@@ -16,3 +18,5 @@ context.configure(
 )
 with context.begin_transaction():
     context.run_migrations()
+# A migration need not think of it for the columns that it adds.
+order_by_code_points(connection, list(METADATA.tables))
