@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
@@ -56,30 +55,25 @@ def table_of_rows(dialect: str, columns: Mapping[str, TypeEngine[Any]]) -> FromC
     ).subquery("given")
 
 
-def as_parameter(
-    rows: Sequence[Mapping[str, Any]],
-    columns: Mapping[str, TypeEngine[Any]] = MappingProxyType({}),
-) -> dict[str, str]:
+def as_parameter(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """
     Give rows the form that ``table_of_rows`` reads; UUIDs go in as ``uuid.hex``.
 
-    This way leads past the types of columns, so texts are made storable here.
-
-    Args:
-        rows: The values.
-        columns: Those of ``table_of_rows`` whose texts may be too long for where they go, with
-            the type of that place.
+    This way leads past the types of columns, so texts are made storable here. Where one may also
+    be too long for where it goes, see ``fitted``.
     """
-    fitting = {name: kind.fit for name, kind in columns.items() if isinstance(kind, Words | Record)}
-    if fitting:
-        rows = [
-            {name: fitting[name](one) if name in fitting else one for name, one in row.items()}
-            for row in rows
-        ]
     text = _dumped(rows)
     if "\\u0000" in text or not _is_utf8(text):
-        text = _dumped(plain_value(list(rows)))
+        text = _dumped(plain_value(json.loads(text)))
     return {ROWS: text}
+
+
+def fitted(row: Mapping[str, Any], columns: Mapping[str, TypeEngine[Any]]) -> dict[str, Any]:
+    """Make the texts of a row fit for columns of these types."""
+    return {
+        name: kind.fit(value) if isinstance(kind := columns.get(name), Words | Record) else value
+        for name, value in row.items()
+    }
 
 
 def _dumped(rows: Any) -> str:

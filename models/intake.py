@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -15,7 +15,6 @@ from sqlalchemy import (
     Dialect,
     Insert,
     Select,
-    Text,
     Uuid,
     bindparam,
     literal_column,
@@ -30,9 +29,11 @@ from models.errors import StoreUnavailable
 from models.ids import uuid7
 from models.lifecycle import State
 from models.moves import DELIVERY
+from models.stored import Words
 from models.tables import UtcDateTime
 
 _D = DELIVERY.c
+_KEY = cast("Words", _D.idempotency_key.type)
 _ROUNDS = 5
 """How often a key may vanish (deleted by retention) between being in the way and being read."""
 
@@ -167,9 +168,7 @@ def _insert_keyed(
 
 
 def _held(conn: Connection, deliveries: Sequence[NewDelivery]) -> dict[_Key, _Holder]:
-    given = as_parameter(
-        [{"tenant": new.tenant_id.hex, "key": new.idempotency_key} for new in deliveries]
-    )
+    given = as_parameter([{"tenant": new.tenant_id.hex, "key": _key(new)[1]} for new in deliveries])
     rows = conn.execute(_holders(conn.dialect.name), given)
     return {(row[0], row[1]): _Holder(*row[2:]) for row in rows}
 
@@ -191,7 +190,8 @@ def _own(new: NewDelivery) -> _Holder:
 
 
 def _key(new: NewDelivery) -> _Key:
-    return new.tenant_id, new.idempotency_key or ""
+    # As it stands in its row, by which those that hold a key are found.
+    return new.tenant_id, _KEY.fit(new.idempotency_key) or ""
 
 
 def _chunks(items: Sequence[NewDelivery], size: int) -> Iterator[Sequence[NewDelivery]]:
@@ -288,7 +288,7 @@ def _insert_unless_held(dialect: str) -> Insert:
 
 @cache
 def _holders(dialect: str) -> Select[Any]:
-    given = table_of_rows(dialect, {"tenant": Uuid(), "key": Text()}).c
+    given = table_of_rows(dialect, {"tenant": Uuid(), "key": _D.idempotency_key.type}).c
     return select(
         _D.tenant_id, _D.idempotency_key, _D.id, _D.mailbox_id, _D.fingerprint, _D.state,
         _D.severity,

@@ -14,8 +14,6 @@ from sqlalchemy import (
     Connection,
     Float,
     Integer,
-    String,
-    Text,
     Update,
     Uuid,
     bindparam,
@@ -213,7 +211,7 @@ _SUSPECT_IN_HAND = exists().where(
 
 @cache
 def _claim(dialect: str, only_critical: bool, probing: bool) -> Update:  # noqa: FBT001 - a cache key
-    wishes = table_of_rows(dialect, {"lane": Uuid(), "visit": Text()})
+    wishes = table_of_rows(dialect, {"lane": Uuid(), "visit": _D.claimed_by.type})
     ready = [_MAILBOX.c.id == wishes.c.lane, _MAILBOX.c.connected_at.is_not(None)]
     if not probing:
         ready += [
@@ -261,14 +259,14 @@ def _claim(dialect: str, only_critical: bool, probing: bool) -> Update:  # noqa:
 
 _RENEW = (
     update(DELIVERY)
-    .where(in_state(State.SENDING), _D.claimed_by == bindparam("visit", type_=String()))
+    .where(in_state(State.SENDING), _D.claimed_by == bindparam("visit", type_=_D.claimed_by.type))
     .values(claimed_until=utc_after(bindparam("lease", type_=Float())))
 )
 
 _GIVE_BACK = (
     move(RETURN)
     .where(
-        _D.claimed_by == bindparam("visit", type_=String()),
+        _D.claimed_by == bindparam("visit", type_=_D.claimed_by.type),
         _D.id.in_(bindparam("ids", type_=Uuid(), expanding=True)),
     )
     .values(claimed_by=null(), claimed_until=null())

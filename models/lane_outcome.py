@@ -9,11 +9,11 @@ from uuid import UUID
 from sqlalchemy import Float, Integer, Uuid
 from sqlalchemy.types import TypeEngine
 
+from models.batches import fitted
 from models.ids import uuid7
 from models.lifecycle import Transition
 from models.moves import DELIVERY
 from models.quota import Spent
-from models.stored import Record, Words
 from models.tables import METADATA
 
 _D = DELIVERY.c
@@ -85,15 +85,10 @@ OUTCOME_COLUMNS: dict[str, TypeEngine[Any]] = {
 }
 """The columns of ``as_row``."""
 
-_FITTING = {
-    name: kind.fit for name, kind in OUTCOME_COLUMNS.items() if isinstance(kind, Words | Record)
-}
-
 
 def as_row(outcome: Outcome) -> dict[str, Any]:
     """Flatten an outcome, its texts fit for where they go; a fresh key for its attempt included."""
-    row = _flat(outcome)
-    return {name: _FITTING[name](one) if name in _FITTING else one for name, one in row.items()}
+    return fitted(_flat(outcome), OUTCOME_COLUMNS)
 
 
 def _flat(outcome: Outcome) -> dict[str, Any]:

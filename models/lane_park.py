@@ -93,7 +93,7 @@ def park(
             park_scope=scope,
             park_meaning=meaning,
             park_next_step=next_step,
-            park_answer=answer.replace("\x00", ""),
+            park_answer=answer,
             probe_at=probe_at,
         )
     )

@@ -12,7 +12,6 @@ from uuid import UUID
 from sqlalchemy import (
     Connection,
     Integer,
-    Text,
     Update,
     Uuid,
     bindparam,
@@ -161,9 +160,9 @@ def _take_back(conn: Connection, transition: Transition, findings: Sequence[Find
 def _taken_back(dialect: str, transition: Transition) -> Update:
     kinds: dict[str, TypeEngine[Any]] = {
         "id": Uuid(),
-        "visit": Text(),
+        "visit": _D.claimed_by.type,
         "in_hand": Integer(),
-        "reason": Text(),
+        "reason": _D.reason.type,
     }
     given = table_of_rows(dialect, kinds).c
     statement = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, Table, Text, Update, literal_column, update
+from sqlalchemy import ColumnElement, Table, Update, literal_column, update
 
 from models.lifecycle import State, Transition
 from models.tables import METADATA
@@ -51,7 +51,7 @@ def in_state(*states: State) -> ColumnElement[bool]:
 
 
 def _target(transition: Transition) -> dict[str, ColumnElement[str]]:
-    return {"state": literal_column(f"'{transition.target.value}'", Text())}
+    return {"state": literal_column(f"'{transition.target.value}'", DELIVERY.c.state.type)}
 
 
 def _words(states: Iterable[State]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from sqlalchemy import Connection, Float, String, Uuid, bindparam, null, or_, update
+from sqlalchemy import Connection, Float, Uuid, bindparam, null, or_, update
 
 from models.clock import utc_after
 from models.lane_claim import Claimed, claim, give_back
@@ -231,13 +231,13 @@ _PUT_OFF = (
     move(RETURN)
     .where(
         _D.id == bindparam("delivery", type_=Uuid()),
-        _D.claimed_by == bindparam("visit", type_=String()),
+        _D.claimed_by == bindparam("visit", type_=_D.claimed_by.type),
     )
     .values(
         claimed_by=null(),
         claimed_until=null(),
         due_at=_WAIT,
-        reason=bindparam("why", type_=String()),
+        reason=bindparam("why", type_=_D.reason.type),
     )
 )
 
@@ -248,7 +248,7 @@ _PAUSE = (
         # A longer pause for another cause stays.
         or_(MAILBOX.c.paused_until.is_(None), MAILBOX.c.paused_until < _WAIT),
     )
-    .values(paused_until=_WAIT, pause_reason=bindparam("why", type_=String()))
+    .values(paused_until=_WAIT, pause_reason=bindparam("why", type_=MAILBOX.c.pause_reason.type))
 )
 
 _GO_ON = (

@@ -18,7 +18,6 @@ from sqlalchemy import (
     FromClause,
     Integer,
     Select,
-    Text,
     Uuid,
     and_,
     bindparam,
@@ -182,7 +181,7 @@ def _lock_key(subject: str) -> int:
 
 @cache
 def _spend(dialect: str) -> Any:
-    given = table_of_rows(dialect, {"subject": Text(), "recipients": Integer()})
+    given = table_of_rows(dialect, {"subject": _C.subject.type, "recipients": Integer()})
     if dialect == "postgresql":
         insert: Any = postgresql.insert(_COUNT)
         writer: Any = func.pg_backend_pid()
@@ -200,7 +199,7 @@ def _spend(dialect: str) -> Any:
     )
 
 
-_SUBJECT = bindparam("subject", type_=Text())
+_SUBJECT = bindparam("subject", type_=_C.subject.type)
 
 _SINCE = utc_after(bindparam("since", type_=Float()))
 
@@ -238,7 +237,7 @@ _USED_AND_IN_HAND = union_all(_USED, _IN_HAND)
 
 @cache
 def _totals(dialect: str) -> Select[Any]:
-    given = table_of_rows(dialect, {"subject": Text()})
+    given = table_of_rows(dialect, {"subject": _C.subject.type})
     subject = given.c.subject
     used = select(func.coalesce(func.sum(_C.recipients), 0)).where(
         _C.subject == subject, _C.ends_at > _SINCE
@@ -251,7 +250,7 @@ def _totals(dialect: str) -> Select[Any]:
     )
 
 
-_locks = table_of_rows("postgresql", {"subject": Text(), "key": BigInteger()})
+_locks = table_of_rows("postgresql", {"subject": _C.subject.type, "key": BigInteger()})
 _TRY_LOCKS = select(_locks.c.subject).where(func.pg_try_advisory_xact_lock(_locks.c.key))
 
 _OF_TENANT = bindparam("tenant", type_=Uuid())

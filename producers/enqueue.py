@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, and_, or_, select
 
 from models import database, intake, routes
 from models.alert import AlertEmail
@@ -207,13 +207,14 @@ def _current(connection: Connection, delivery: NewDelivery, now: Any) -> str | N
     if base is None:
         return None
     columns = DELIVERY.c
+    key = columns.idempotency_key
     latest = connection.execute(
-        select(columns.idempotency_key, columns.enqueued_at)
+        select(key, columns.enqueued_at)
         .where(
             columns.tenant_id == delivery.tenant_id,
-            # Generations are base+1, base+2, …; a comma follows the plus sign in ASCII.
-            columns.idempotency_key >= base,
-            columns.idempotency_key < f"{base},",
+            # Generations are base+1, base+2, …; a comma follows the plus sign by code points,
+            # in which the column sorts on both databases.
+            or_(key == base, and_(key >= f"{base}+", key < f"{base},")),
         )
         .order_by(columns.enqueued_at.desc())
         .limit(1)

@@ -1,4 +1,4 @@
-"""Texts that compare and sort by code points on PostgreSQL, whatever the database's own order is."""
+"""Texts that compare and sort by code points, whatever the database's own order is."""
 
 from __future__ import annotations
 

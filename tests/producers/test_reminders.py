@@ -54,7 +54,7 @@ def test_each_reminder_makes_a_mail(engine: Engine, producer: Producer, reminder
 
 def test_keys_that_begin_alike_are_different(engine: Engine, producer: Producer) -> None:
     """What only begins with a key, and is no generation of it, is another notification."""
-    keys = ["am-1", "am-12", "am-1x", "am-1,5", "am-1*", "am-1-", "AM-1", "am-1 "]
+    keys = ["am-1*", "am-1 ", "am-1", "am-12", "am-1x", "am-1,5", "am-1-", "AM-1"]
 
     receipts = [producer.enqueue_notifications([notification(key)])[0] for key in keys]
 
