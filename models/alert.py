@@ -33,6 +33,7 @@ from pydantic_core import PydanticCustomError
 from models.addresses import Address, parse_address
 from models.attachments import Attachment
 from models.errors import InvalidAlert
+from models.legible import breaks_out
 from models.severity import Severity
 
 MAX_RECIPIENTS = 500
@@ -45,7 +46,6 @@ MAX_MAIL_OCTETS = 35_000_000
 _MAX_ENTRIES = 5_000  # before duplicates are removed; bounds the work, not the mail
 _HEADER_NAME = re.compile(r"[Xx]-[A-Za-z0-9!#$%&'*+.^_`|~\-]{1,48}")
 _OWN_HEADERS = frozenset({"x-priority", "x-auto-response-suppress"})
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SEVERITIES = {severity.label: severity for severity in Severity}
 _MAX_HEADERS = 50
@@ -55,15 +55,15 @@ _MAX_METADATA_KEY = 100
 _OVERHEAD = 20_000  # our own headers and boundaries, far above what they take
 
 
-def _line(value: str) -> str:
-    # isprintable answers for nearly everybody; the pattern knows what else is harmless.
-    if not value.isprintable() and _CONTROL.search(value):
+def checked_line(value: str) -> str:
+    """Return a text that may stand in one line; raises ValueError for any other."""
+    if breaks_out(value):
         raise ValueError("has a line break or control character; give one line of plain text")
     return value
 
 
 def _subject(value: str) -> str:
-    value = _line(value).strip()
+    value = checked_line(value).strip()
     if not value:
         raise ValueError("is empty; say in one line what happened")
     return value
@@ -113,7 +113,8 @@ def _moment(value: datetime) -> datetime:
         raise ValueError("is beyond the years that UTC can name") from error
 
 
-def _headers(value: dict[str, str]) -> dict[str, str]:
+def checked_headers(value: dict[str, str]) -> dict[str, str]:
+    """Return extra headers that may stand in a mail; raises ValueError for any others."""
     seen = set()
     checked = {}
     for name, text in value.items():
@@ -127,7 +128,7 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
         if len(text) > _MAX_VALUE:
             raise ValueError(f"has a value of more than {_MAX_VALUE} characters")
         seen.add(lower)
-        checked[name] = _line(text).strip()
+        checked[name] = checked_line(text).strip()
     return checked
 
 
@@ -138,7 +139,7 @@ def _metadata(value: dict[str, str]) -> dict[str, str]:
                 f"has a key of more than {_MAX_METADATA_KEY} or a value of more than {_MAX_VALUE} "
                 "characters, or an empty key",
             )
-        _line(key)
+        checked_line(key)
         _body(text)
     return value
 
@@ -200,15 +201,17 @@ class AlertEmail(BaseModel):
         WithJsonSchema({"type": "string", "enum": list(_SEVERITIES)}),
     ] = Severity.NORMAL
     idempotency_key: (
-        Annotated[StrictStr, Field(min_length=1, max_length=200), AfterValidator(_line)] | None
+        Annotated[StrictStr, Field(min_length=1, max_length=200), AfterValidator(checked_line)]
+        | None
     ) = None
     alert_id: (
-        Annotated[StrictStr, Field(min_length=1, max_length=300), AfterValidator(_line)] | None
+        Annotated[StrictStr, Field(min_length=1, max_length=300), AfterValidator(checked_line)]
+        | None
     ) = None
     not_before: Moment | None = None
     expires_at: Moment | None = None
     headers: Annotated[
-        dict[StrictStr, StrictStr], Field(max_length=_MAX_HEADERS), AfterValidator(_headers)
+        dict[StrictStr, StrictStr], Field(max_length=_MAX_HEADERS), AfterValidator(checked_headers)
     ] = Field(default_factory=dict)
     attachments: Annotated[tuple[Attachment, ...], Field(max_length=MAX_ATTACHMENTS)] = ()
     metadata: Annotated[

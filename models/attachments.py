@@ -24,7 +24,8 @@ _BAD_IN_NAME = re.compile(
 _MAX_NAME_OCTETS = 255
 
 
-def _name(name: str) -> str:
+def checked_file_name(name: str) -> str:
+    """Return a file name that may stand in a mail; raises ValueError for any other."""
     if _BAD_IN_NAME.search(name):
         raise ValueError(
             "holds a path separator, a control character or one that overrides the reading "
@@ -37,7 +38,8 @@ def _name(name: str) -> str:
     return name
 
 
-def _content_type(value: str) -> str:
+def checked_type(value: str) -> str:
+    """Return a media type that may stand in a mail; raises ValueError for any other."""
     value = value.lower()
     if not _TYPE.fullmatch(value):
         raise ValueError("is no media type; write type/subtype without parameters")
@@ -69,8 +71,8 @@ class Attachment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    name: Annotated[StrictStr, AfterValidator(_name)]
-    content_type: Annotated[StrictStr, AfterValidator(_content_type)] = "application/octet-stream"
+    name: Annotated[StrictStr, AfterValidator(checked_file_name)]
+    content_type: Annotated[StrictStr, AfterValidator(checked_type)] = "application/octet-stream"
     content: Annotated[
         bytes,
         BeforeValidator(_content),

@@ -16,6 +16,8 @@ Everything that can go wrong, by who has to act.
 
 from __future__ import annotations
 
+from models.legible import legible
+
 
 class AlertpostError(Exception):
     """Root of all errors that alertpost raises on purpose."""
@@ -81,6 +83,7 @@ class CredentialRejected(AlertpostError):  # noqa: N818 - reads as what it is
         suberror: str = "",
         http_status: int | None = None,
     ) -> None:
+        description = legible(description)
         super().__init__(description or error)
         self.error = error
         self.codes = codes
@@ -142,6 +145,7 @@ class SubmissionFailed(AlertpostError):  # noqa: N818 - reads as what it is
         failure: str | None = None,
         refused: dict[str, tuple[int, str]] | None = None,
     ) -> None:
+        reply_text = legible(reply_text)
         super().__init__(f"{stage}: {reply_code or failure} {reply_text}")
         self.stage = stage
         self.reply_code = reply_code

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from models.alert import AlertEmail
+from models.alert_lock import look_again
 from models.ids import uuid7
 from models.intake import NewDelivery
 from models.message_ids import new_message_id
@@ -30,7 +31,11 @@ def new_delivery(
         mailbox_id: From where.
         address: Of that mailbox.
         delivery_id: The row's key, where the caller has to know it beforehand.
+
+    Raises:
+        InvalidAlert: It was changed behind the back of its validation, see ``alert_lock``.
     """
+    look_again(alert)
     key = delivery_id or uuid7()
     content, fingerprint = alert.dump_and_fingerprint()
     return NewDelivery(

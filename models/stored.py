@@ -20,6 +20,8 @@ from sqlalchemy import JSON, Column, MetaData, String, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from models.legible import legible
+
 ANSWER_LIMIT = 4000
 """Characters kept of what a server said; real answers have a few hundred."""
 
@@ -32,8 +34,7 @@ def plain(text: str | None, limit: int | None = None) -> str | None:
         return None
     if limit is not None:
         text = text[:limit]
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
+    text = legible(text)
     return text.replace("\x00", "\N{SYMBOL FOR NULL}") if "\x00" in text else text
 
 

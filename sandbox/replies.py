@@ -61,7 +61,9 @@ class Reply:
             text = text.replace(field, value)
         *first, last = text.split("\n")
         lines = [f"{self.code}-{line}\r\n" for line in first] + [f"{self.code} {last}\r\n"]
-        return "".join(lines).encode("utf-8")
+        # Servers behind Exchange write in other encodings too: octets that are no UTF-8 come as
+        # what Python's surrogateescape makes of them.
+        return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 _TABLE = (

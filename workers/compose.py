@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from models.addresses import Address, checked_name, parse_address
+from models.alert_lock import look_again
 from models.errors import InvalidAlert
 from models.message_ids import MAX_MESSAGE_ID, thread_root_id
 from models.severity import Severity
+from workers.line_locks import locked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,10 +97,11 @@ def compose(
             further on may lack it; only UTF-8 in an address needs both.
 
     Raises:
-        InvalidAlert: An address holds UTF-8 before the ``@`` and the server cannot take that, or
-            the sender is no address.
+        InvalidAlert: An address holds UTF-8 before the ``@`` and the server cannot take that, the
+            sender is no address, or something would break out of its header.
         ValueError: ``message_id`` is none, or ``date`` is not aware.
     """
+    look_again(alert)
     if not _MESSAGE_ID.fullmatch(message_id) or len(message_id) > MAX_MESSAGE_ID:
         raise ValueError("message_id is not of the form <left@right>")
     origin = _origin(sender, sender_name)
@@ -129,7 +132,7 @@ def compose(
     )
     headers.extend(_text_header(name, value) for name, value in alert.headers.items())
     headers.append("MIME-Version: 1.0\r\n")
-    head = "".join(headers).encode("utf-8" if smtputf8 else "ascii")
+    head = locked("".join(headers)).encode("utf-8" if smtputf8 else "ascii")
     return ComposedMail(data=head + _content(alert, message_id), smtputf8=smtputf8)
 
 

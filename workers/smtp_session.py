@@ -22,6 +22,7 @@ from typing import cast
 import aiosmtplib
 
 from models.errors import SubmissionFailed
+from models.legible import legible
 from models.scrubbing import scrub
 from models.settings import SmtpSettings
 from models.stages import Stage
@@ -32,6 +33,7 @@ from workers.conversation import (
     Reply,
     take_over,
 )
+from workers.line_locks import command_line, path, sign_in_argument
 
 MAX_COMMAND_LINE = 512
 """Octets of a command line that any server must take (RFC 5321 section 4.5.3.1.4)."""
@@ -188,7 +190,7 @@ class SmtpSession:
             SubmissionFailed: The server refuses this sender.
         """
         option = "" if address.isascii() else " SMTPUTF8"
-        (reply,) = await self._exchange([_command(f"MAIL FROM:<{address}>{option}")])
+        (reply,) = await self._exchange([command_line(f"MAIL FROM:{path(address)}{option}")])
         if reply.code >= 400:  # noqa: PLR2004
             raise SubmissionFailed(stage=Stage.MAIL, reply_code=reply.code, reply_text=reply.text)
         await self._reset()
@@ -212,8 +214,8 @@ class SmtpSession:
             options += " BODY=8BITMIME"
         if envelope.smtputf8:
             options += " SMTPUTF8"
-        mail_from = _command(f"MAIL FROM:<{envelope.sender}>{options}")
-        recipients = [_command(f"RCPT TO:<{address}>") for address in envelope.recipients]
+        mail_from = command_line(f"MAIL FROM:{path(envelope.sender)}{options}")
+        recipients = [command_line(f"RCPT TO:{path(address)}") for address in envelope.recipients]
         return mail_from, recipients, b"DATA\r\n"
 
     async def _exchange(self, commands: Sequence[bytes]) -> list[Reply]:
@@ -509,7 +511,7 @@ class _Opening:
     def _tell(self, stage: Stage, sent: str, received: str, started: float) -> None:
         if self._trace is not None:
             seconds = time.perf_counter() - started
-            received = scrub(received, (self.secret,))
+            received = scrub(legible(received), (self.secret,))
             self._trace(Step(stage, sent, received, seconds, self.detail))
 
 
@@ -556,6 +558,8 @@ async def _authenticate(client: aiosmtplib.SMTP, user: str, token: str) -> aiosm
             reply_code=504,
             reply_text=f"5.7.4 the server does not offer AUTH XOAUTH2 (it offers {offered})",
         )
+    user = sign_in_argument(user, "the name that signs in")
+    token = sign_in_argument(token, "the token")
     payload = base64.b64encode(f"user={user}\x01auth=Bearer {token}\x01\x01".encode())
     answer = None
     if len(b"AUTH XOAUTH2 ") + len(payload) + len(b"\r\n") > MAX_COMMAND_LINE:
@@ -617,15 +621,6 @@ def _size_limit(client: aiosmtplib.SMTP) -> int | None:
         return None
     limit = client.esmtp_extensions.get("size", "")
     return int(limit) if limit.isdigit() else 0
-
-
-def _command(line: str) -> bytes:
-    """Encode a command line; addresses were validated at the door, this is the second lock."""
-    if any(ord(character) < 0x20 or character == "\x7f" for character in line):  # noqa: PLR2004
-        raise SubmissionFailed(
-            stage=Stage.COMPOSE, reply_text="a control character in an address", failure="invalid"
-        )
-    return line.encode("utf-8") + b"\r\n"
 
 
 def _explains_loss(command: bytes, reply: Reply) -> bool:

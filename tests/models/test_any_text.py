@@ -31,7 +31,7 @@ from tests.models.factories import (
 )
 
 ODD = "\x00 \udc80 \ud800 é 😀 " + "too long " * 1_000
-FIT = "\N{SYMBOL FOR NULL} ? ? é 😀 too long"
+FIT = "\N{SYMBOL FOR NULL} \ufffd \ufffd é 😀 too long"
 MANY = [ODD, {ODD: [ODD, None, 1, {"a": ODD}]}]
 
 
