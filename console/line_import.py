@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 
 from models.alert import AlertEmail
-from models.errors import InvalidAlert, NotFound, StoreUnavailable
+from models.errors import InvalidAlert, NotFound, PastDeadline, StoreUnavailable
 from models.intake import Receipt
+from models.intake_checks import past
 from models.routes import Routes
 from producers.alert_lines import Line
 
@@ -77,6 +79,7 @@ class LineImport:
         read_routes: Reads which tenants and mailboxes there are.
         on_bad: Hears of each bad line.
         whole: Gives a block that is seen to its end; a commit and its count stand in one.
+        now: Tells the time by the database's clock; None: deadlines are not checked beforehand.
         chunk: Alerts a transaction; a line's alerts stay together.
     """
 
@@ -87,6 +90,7 @@ class LineImport:
         *,
         on_bad: Callable[[BadLine], None],
         whole: Callable[[], AbstractContextManager[None]] = nullcontext,
+        now: Callable[[], datetime] | None = None,
         chunk: int = CHUNK,
     ) -> None:
         self.tally = Tally()
@@ -95,6 +99,7 @@ class LineImport:
         self._routes = read_routes()
         self._on_bad = on_bad
         self._whole = whole
+        self._now = now
         self._chunk = chunk
         self._pending: list[Line] = []
         self._alerts = 0
@@ -111,7 +116,7 @@ class LineImport:
     def take(self, line: Line) -> None:
         """Take one line; commits where that makes a chunk full."""
         self.tally.lines += 1
-        error = line.error or self._unroutable(line)
+        error = line.error or self._unroutable(line) or self._late(line)
         if error is not None:
             self._refuse(line, error)
             return
@@ -144,10 +149,15 @@ class LineImport:
             self._pending, self._alerts, self._octets = [], 0, 0
 
     def _enqueued(self, enqueue: Enqueue) -> Sequence[Receipt]:
-        for _ in range(_ROUNDS):
+        rounds = 0
+        while rounds < _ROUNDS:
             try:
                 return enqueue([alert for line in self._pending for alert in line.alerts])
+            except PastDeadline as late:
+                # Fewer lines each time, so this ends; their number says nothing of tenants.
+                self._pending = self._without_late(late)
             except NotFound:
+                rounds += 1
                 # A tenant or mailbox was removed since we looked: its lines are bad now.
                 self._routes = self._read_routes()
                 self._pending = [line for line in self._pending if self._still_good(line)]
@@ -159,6 +169,19 @@ class LineImport:
         self.tally.repeated += len(receipts) - created
         self.tally.different += sum(not receipt.same_content for receipt in receipts)
 
+    def _without_late(self, refused: PastDeadline) -> list[Line]:
+        """Refuse the lines whose deadlines are past; keep the others."""
+        late, kept, position = set(refused.positions), list[Line](), 0
+        for line in self._pending:
+            places = range(position, position + len(line.alerts))
+            position += len(line.alerts)
+            if late.isdisjoint(places):
+                kept.append(line)
+            else:
+                self.tally.alerts -= len(line.alerts)
+                self._refuse(line, InvalidAlert(refused.field, refused.said))
+        return kept
+
     def _still_good(self, line: Line) -> bool:
         error = self._unroutable(line)
         if error is not None:
@@ -169,6 +192,22 @@ class LineImport:
     def _refuse(self, line: Line, error: InvalidAlert) -> None:
         self.tally.bad += 1
         self._on_bad(BadLine(line.number, error.field, error.reason))
+
+    def _late(self, line: Line) -> InvalidAlert | None:
+        """
+        Where lines are only checked: look at their deadlines, which else ``enqueue`` does.
+
+        Not where an idempotency key may show that it was accepted in time.
+        """
+        if self._enqueue is not None or self._now is None:
+            return None
+        for alert in line.alerts:
+            if alert.expires_at is None or alert.idempotency_key is not None:
+                continue
+            now = self._now()
+            if alert.expires_at <= now:
+                return InvalidAlert("expires_at", past(alert.expires_at, now))
+        return None
 
     def _unroutable(self, line: Line) -> InvalidAlert | None:
         for alert in line.alerts:

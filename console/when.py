@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import typer
 
+from models.moments import is_zero
+
 _SPAN = re.compile(r"(\d{1,9})\s*([smhdw])", re.IGNORECASE)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -75,7 +77,13 @@ def since(text: str) -> datetime:
 
 
 def ahead(text: str) -> datetime:
-    """Read the value of an option that names a moment to come, likewise."""
+    """
+    Read the value of an option that names a moment to come, likewise.
+
+    A program's zero value stays one, for the alert to take it as none.
+    """
+    if is_zero(text):
+        return datetime.min.replace(tzinfo=UTC)
     return _option(parse_future, text)
 
 

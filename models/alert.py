@@ -34,6 +34,7 @@ from models.addresses import Address, parse_address
 from models.attachments import Attachment
 from models.errors import InvalidAlert
 from models.legible import breaks_out
+from models.moments import is_never, is_zero
 from models.severity import Severity
 
 MAX_RECIPIENTS = 500
@@ -113,6 +114,16 @@ def _moment(value: datetime) -> datetime:
         raise ValueError("is beyond the years that UTC can name") from error
 
 
+def _deadline(value: object) -> object:
+    return None if is_zero(value) or is_never(value) else value
+
+
+def _beginning(value: object) -> object:
+    if is_never(value):
+        raise ValueError("is so far ahead that the mail would never be sent")
+    return None if is_zero(value) else value
+
+
 def checked_headers(value: dict[str, str]) -> dict[str, str]:
     """Return extra headers that may stand in a mail; raises ValueError for any others."""
     seen = set()
@@ -176,8 +187,8 @@ class AlertEmail(BaseModel):
         severity: One of critical, elevated, normal, low.
         idempotency_key: The same key of the same tenant is accepted once.
         alert_id: Mails of one alert form one thread in the reader's mailbox.
-        not_before: Hold it until then.
-        expires_at: Not worth sending after that.
+        not_before: Hold it until then. A program's zero value (the year 1) means none, also below.
+        expires_at: Not worth sending after that; the year 9999 means none as well.
         headers: Extra ``X-…`` headers.
         attachments: Files.
         metadata: Kept beside the delivery, never mailed.
@@ -208,8 +219,8 @@ class AlertEmail(BaseModel):
         Annotated[StrictStr, Field(min_length=1, max_length=300), AfterValidator(checked_line)]
         | None
     ) = None
-    not_before: Moment | None = None
-    expires_at: Moment | None = None
+    not_before: Annotated[Moment | None, BeforeValidator(_beginning)] = None
+    expires_at: Annotated[Moment | None, BeforeValidator(_deadline)] = None
     headers: Annotated[
         dict[StrictStr, StrictStr], Field(max_length=_MAX_HEADERS), AfterValidator(checked_headers)
     ] = Field(default_factory=dict)

@@ -441,12 +441,14 @@ def _named(ids: list[UUID]) -> str:
 
 def _check_mailboxes(conn: Connection, mailboxes: list[UUID]) -> None:
     for start in range(0, len(mailboxes), _CHUNK):
-        removed = conn.scalars(
-            select(MAILBOX.c.address).where(
-                MAILBOX.c.id.in_(mailboxes[start : start + _CHUNK]),
-                MAILBOX.c.park_reason == REMOVED,
-            )
-        ).first()
+        rows = conn.execute(
+            select(MAILBOX.c.address, MAILBOX.c.park_reason)
+            .where(MAILBOX.c.id.in_(mailboxes[start : start + _CHUNK]))
+            .order_by(MAILBOX.c.id)
+            # As when an alert is accepted: a removal comes before this, or finds what is queued.
+            .with_for_update(read=True, key_share=True)
+        )
+        removed = next((row.address for row in rows if row.park_reason == REMOVED), None)
         if removed is not None:
             raise Conflict(
                 f"mailbox {removed!r} was removed, so nothing would ever leave its lane; "

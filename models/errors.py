@@ -4,7 +4,9 @@ Everything that can go wrong, by who has to act.
     AlertpostError
     ├── ConfigurationError        who set us up: a setting, a file, a program is wrong
     ├── InvalidAlert              the producer: the alert e-mail breaks a rule; names the field
+    │   └── PastDeadline          the same: it should have been sent before now
     ├── NotFound                  the caller: no such tenant, mailbox, delivery
+    │   └── RouteGone             us: what was looked up is no longer there; look again
     ├── Conflict                  the caller: it exists already, or its state does not allow this
     ├── LifecycleError            us: a state change that the life cycle does not permit
     ├── VaultError                the operator: a key is missing or an encrypted value was damaged
@@ -42,8 +44,28 @@ class InvalidAlert(AlertpostError, ValueError):  # noqa: N818 - reads as what it
         self.reason = reason
 
 
+class PastDeadline(InvalidAlert):
+    """
+    An alert e-mail whose deadline is past by the database's clock.
+
+    Attributes:
+        positions: Of all such alerts among those that were handed in together, counted from 0.
+        said: The reason without a word on which of them it is.
+    """
+
+    def __init__(self, said: str, *, positions: tuple[int, ...], among: int) -> None:
+        which = f" (alert {positions[0] + 1} of {among})" if among > 1 else ""
+        super().__init__("expires_at", said + which)
+        self.positions = positions
+        self.said = said
+
+
 class NotFound(AlertpostError, LookupError):  # noqa: N818 - reads as what it is
     """No such tenant, mailbox or delivery."""
+
+
+class RouteGone(NotFound):
+    """A mailbox was removed between looking it up and writing to its lane; look it up again."""
 
 
 class Conflict(AlertpostError):  # noqa: N818 - reads as what it is

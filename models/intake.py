@@ -167,6 +167,13 @@ def _insert_keyed(
     return holders
 
 
+def held(conn: Connection, deliveries: Sequence[NewDelivery]) -> set[UUID]:
+    """Return the keys of those whose idempotency keys their tenants have used before."""
+    keyed = [new for new in deliveries if new.idempotency_key is not None]
+    holders = _held(conn, keyed) if keyed else {}
+    return {new.id for new in keyed if _key(new) in holders}
+
+
 def _held(conn: Connection, deliveries: Sequence[NewDelivery]) -> dict[_Key, _Holder]:
     given = as_parameter([{"tenant": new.tenant_id.hex, "key": _key(new)[1]} for new in deliveries])
     rows = conn.execute(_holders(conn.dialect.name), given)

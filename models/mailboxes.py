@@ -267,6 +267,13 @@ def retire(conn: Connection, mailbox_ids: list[UUID]) -> Removal:
         Conflict: A worker holds one of their deliveries; nothing was changed, once the caller's
             transaction is rolled back.
     """
+    # Whoever is accepting an alert for them comes before this, or finds them removed.
+    conn.execute(
+        select(MAILBOX.c.id)
+        .where(MAILBOX.c.id.in_(mailbox_ids))
+        .order_by(MAILBOX.c.id)
+        .with_for_update()
+    )
     # First the mailboxes, so that nothing is claimed from them any more; then what is left.
     conn.execute(
         update(MAILBOX)

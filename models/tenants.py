@@ -249,6 +249,8 @@ def remove_tenant(conn: Connection, slug: str, *, force: bool = False) -> Remova
             "tenant out of service (its deliveries are kept as the record)"
         )
     retired = retire(conn, _mailbox_ids(conn, entry.id))
+    # Once more: what was being accepted at that moment is there now.
+    kept = _deliveries(conn, entry.id)
     # Mailboxes that moved to another tenant leave their deliveries behind, and the other way round.
     deleted = not kept and not conn.scalar(
         select(func.count()).select_from(MAILBOX).where(MAILBOX.c.tenant_id == entry.id)

@@ -11,16 +11,16 @@ of Redis. Where SQL is away it raises ``StoreUnavailable`` and nothing was accep
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, or_, select
 
-from models import database, intake, routes
+from models import database, intake, intake_checks, routes
 from models.alert import AlertEmail
 from models.database import create_engine_from, read, write
-from models.errors import InvalidAlert, NotFound
+from models.errors import InvalidAlert, NotFound, RouteGone
 from models.intake import NewDelivery, Receipt
 from models.moves import DELIVERY
 from models.new_delivery import new_delivery
@@ -35,6 +35,9 @@ from producers.alertmanager import (
     alerts_from_webhook,
     current_key,
 )
+
+_LOOKS = 5
+"""How often mailboxes may be removed under our hands before we give up."""
 
 
 class Producer:
@@ -73,6 +76,7 @@ class Producer:
             ``same_content`` then says whether it was for the same alert.
 
         Raises:
+            InvalidAlert: Its deadline is past.
             NotFound: The tenant or the mailbox is unknown.
             StoreUnavailable: SQL is away; nothing was accepted.
         """
@@ -86,20 +90,18 @@ class Producer:
             One receipt each, in order.
 
         Raises:
+            PastDeadline: The deadlines of some are past; says which. Nothing was accepted.
             NotFound: A tenant or mailbox is unknown; names it. Nothing was accepted.
             StoreUnavailable: SQL is away; nothing was accepted.
         """
-        if not alerts:
-            return []
-        with read(self._engine) as connection:
-            known = routes.routes(connection, slugs={alert.tenant for alert in alerts})
-        # Sealing thousands of bodies takes its time: not while holding the database's one writer.
-        deliveries = [self._delivery(alert, known) for alert in alerts]
-        rows = intake.bind(self._engine.dialect, deliveries)
-        with write(self._engine) as connection:
-            receipts = intake.insert(connection, deliveries, rows=rows)
-        self._wake(receipts)
-        return receipts
+
+        def store(deliveries: list[NewDelivery]) -> list[Receipt]:
+            rows = intake.bind(self._engine.dialect, deliveries)
+            with write(self._engine) as connection:
+                intake_checks.check(connection, deliveries)
+                return intake.insert(connection, deliveries, rows=rows)
+
+        return self._accept(alerts, store)
 
     def enqueue_notifications(self, alerts: Sequence[AlertEmail]) -> list[Receipt]:
         """
@@ -108,19 +110,15 @@ class Producer:
         A notification that was posted again after a time-out makes no second mail; one that is
         repeated after the repeat interval does.
         """
-        if not alerts:
-            return []
-        with read(self._engine) as connection:
-            known = routes.routes(connection, slugs={alert.tenant for alert in alerts})
-        deliveries = [self._delivery(alert, known) for alert in alerts]
-        with write(self._engine) as connection:
-            now = database.now(connection)
-            keyed = [
-                _with_key(delivery, _current(connection, delivery, now)) for delivery in deliveries
-            ]
-            receipts = intake.insert(connection, keyed)
-        self._wake(receipts)
-        return receipts
+
+        def store(deliveries: list[NewDelivery]) -> list[Receipt]:
+            with write(self._engine) as connection:
+                now = database.now(connection)
+                keyed = [_with_key(one, _current(connection, one, now)) for one in deliveries]
+                intake_checks.check(connection, keyed)
+                return intake.insert(connection, keyed)
+
+        return self._accept(alerts, store)
 
     def enqueue_webhook(
         self, body: Mapping[str, Any], *, tenant_label: str = "tenant"
@@ -148,6 +146,27 @@ class Producer:
         self._engine.dispose()
         if self._waker is not None:
             self._waker.close()
+
+    def _accept(
+        self, alerts: Sequence[AlertEmail], store: Callable[[list[NewDelivery]], list[Receipt]]
+    ) -> list[Receipt]:
+        """Look up, seal, store and wake; look up again where a mailbox was removed meanwhile."""
+        if not alerts:
+            return []
+        for last in (*[False] * (_LOOKS - 1), True):
+            with read(self._engine) as connection:
+                known = routes.routes(connection, slugs={alert.tenant for alert in alerts})
+            # Sealing thousands of bodies takes its time: not while holding the one writer.
+            deliveries = [self._delivery(alert, known) for alert in alerts]
+            try:
+                receipts = store(deliveries)
+            except RouteGone:
+                if last:
+                    raise
+            else:
+                break
+        self._wake(receipts)
+        return receipts
 
     def _delivery(self, alert: AlertEmail, known: routes.Routes) -> NewDelivery:
         route = self._route(alert, known)

@@ -14,9 +14,9 @@ from uuid import UUID
 
 import structlog
 
-from models import intake, operator_news
+from models import intake, intake_checks, operator_news
 from models.database import read
-from models.errors import Conflict
+from models.errors import Conflict, RouteGone
 from models.ids import uuid7
 from models.new_delivery import new_delivery
 from models.operator_mailbox import OperatorMailbox, operator_mailbox
@@ -114,8 +114,8 @@ class OperatorWarnings:
         delivery = self._mail(news, operator) if news.to_mail else None
         try:
             told = await self._recorder.run(partial(self._tell, news=news, delivery=delivery))
-        except Conflict as meanwhile:
-            # Redis forgot the election, or a look took longer than it holds.
+        except (Conflict, RouteGone) as meanwhile:
+            # Redis forgot the election, a look took longer than it holds, or the mailbox went.
             log.debug("warning_told_elsewhere", reason=str(meanwhile))
             return None
         if not told or delivery is None:
@@ -152,6 +152,7 @@ class OperatorWarnings:
             return False
         operator_news.record(conn, news, delivery_id=delivery.id if delivery else uuid7())
         if delivery is not None:
+            intake_checks.check(conn, [delivery])
             intake.insert(conn, [delivery])
         return True
 

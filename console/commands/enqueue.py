@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -18,6 +20,7 @@ from console.line_import import CHUNK, BadLine, Enqueue, LineImport, Tally
 from console.line_source import LineSource
 from console.output import Json, complain, counted, err, out, print_json
 from console.waking import tell_if_nobody_sends
+from models import database
 from models.database import read
 from models.errors import AlertpostError
 from models.routes import Routes, routes
@@ -107,6 +110,7 @@ class _Job:
         self._reader = reader
         self._chunk = chunk
         self._unread = 0
+        self._clock: tuple[datetime, float] | None = None
         self.bad_lines: list[BadLine] = []
         self.start = 0 if source.size is None else source.stream.tell()
 
@@ -122,6 +126,7 @@ class _Job:
                 self._routes,
                 on_bad=self._tell_bad,
                 whole=interrupts.shielded,
+                now=self._now,
                 chunk=self._chunk,
             )
             self.source.before_waiting = work.commit
@@ -150,6 +155,13 @@ class _Job:
     def _routes(self) -> Routes:
         with read(self._context.engine) as conn:
             return routes(conn)
+
+    def _now(self) -> datetime:
+        if self._clock is None:
+            with read(self._context.engine) as conn:
+                self._clock = database.now(conn), time.monotonic()
+        then, at = self._clock
+        return then + timedelta(seconds=time.monotonic() - at)
 
     def _tell_bad(self, bad: BadLine) -> None:
         about = "" if bad.field == "line" else f"{bad.field}: "

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -83,7 +83,14 @@ BAD = [
     ("alert_id", "alert_id", "a\0"),
     ("not_before", "not_before", "2026-11-23T10:00:00"),
     ("not_before", "not_before", "soon"),
-    ("expires_at", "expires_at", "0001-01-01T00:00:00+14:00"),
+    ("not_before", "not_before", "9999-12-31T23:59:59Z"),
+    ("not_before", "not_before", "9999-12-31T23:59:59-05:00"),
+    ("not_before", "not_before", True),
+    ("not_before", "not_before", "nan"),
+    ("expires_at", "expires_at", ""),
+    ("expires_at", "expires_at", "2026-11-23"),
+    ("expires_at", "expires_at", "10001-01-01T00:00:00Z"),
+    ("expires_at", "expires_at", float("inf")),
     ("headers", "headers", {"Bcc": "a@x.example"}),
     ("headers", "headers", {"X-": "a"}),
     ("headers", "headers", {"X-Ü": "a"}),
@@ -401,3 +408,41 @@ def test_parse_never_raises_anything_else(changes: dict[str, object]) -> None:
         return
 
     assert AlertEmail.load(alert.dump()) == alert
+
+
+ZEROS = [
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00.000000000Z",
+    "0001-01-01T00:00:00",
+    "0001-01-01 00:00:00",
+    "0001-01-01T00:00:00+14:00",
+    "0001-01-01T00:00:00-12:00",
+    "0000-00-00 00:00:00",
+    "0001-01-01",
+    -62_135_596_800,
+    -62_135_596_800_000,
+    datetime(1, 1, 1, tzinfo=UTC),
+    datetime(1, 1, 1),  # noqa: DTZ001
+    datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))),
+]
+
+
+@pytest.mark.parametrize("zero", ZEROS)
+@pytest.mark.parametrize("field", ["not_before", "expires_at"])
+def test_a_zero_value_means_none(field: str, zero: object) -> None:
+    """What programs write where they have no time to name is taken as no time, at each door."""
+    given = {"tenant": "a", "to": "a@x.example", "subject": "s", "text": "t", field: zero}
+
+    assert getattr(AlertEmail.parse(given), field) is None
+    if isinstance(zero, str | int):
+        assert getattr(AlertEmail.parse_json(json.dumps(given)), field) is None
+
+
+@pytest.mark.parametrize(
+    "never", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.9999999", "9999-12-31T23:59:59-12:00"]
+)
+def test_a_deadline_in_the_last_year_is_none(never: str) -> None:
+    """So is the greatest moment that a calendar has, as a deadline."""
+    given = {"tenant": "a", "to": "a@x.example", "subject": "s", "text": "t", "expires_at": never}
+
+    assert AlertEmail.parse(given).expires_at is None
