@@ -52,6 +52,7 @@ def status_json(
         "in_hand": seen.in_hand,
         "lanes": [_lane(lane, seen, live) for lane in seen.lanes],
         "dead": [_dead(one) for one in seen.dead],
+        "unsent": [asdict(one) for one in seen.unsent],
         "recipients": [asdict(budget) for budget in seen.budgets],
         "redis": {"answers": live.away is None, "reason": live.away},
         # Not an empty list where nobody could be asked.

@@ -42,6 +42,7 @@ def print_status(
     _tell_more(seen.standings.held, "`alertpost mailboxes list`")
     _print_lanes(seen, live)
     _print_dead(seen)
+    _print_unsent(seen)
     _print_budgets(seen)
     near = near_expiries(seen.expiries)
     if near:
@@ -78,6 +79,8 @@ def _print_concerns(seen: Overview, needed: Sequence[Concern], *, begun: bool) -
     if needed:
         things = "1 thing needs" if len(needed) == 1 else f"{len(needed)} things need"
         out.print(Text(f"{things} a person at {cell(seen.now)}:", "bold"))
+    elif begun and seen.unsent:
+        out.print(Text(f"Nobody has to act at {cell(seen.now)}, but not all was sent.", "bold"))
     elif begun:
         out.print(Text(f"All is well at {cell(seen.now)}.", "bold"))
     for concern in needed[:MOST]:
@@ -175,6 +178,24 @@ def _print_dead(seen: Overview) -> None:
         said = f"{meaning.meaning} {meaning.next_step}" if meaning else None
         rows.append((f"{one.letters:,}", one.reason, said))
     print_table(("Letters", "Reason", "What it means, and what next"), rows, right=("Letters",))
+
+
+def _print_unsent(seen: Overview) -> None:
+    if not seen.unsent:
+        return
+    alerts = sum(one.alerts for one in seen.unsent)
+    _head(f"{counted(alerts, 'alert', 'alerts')} ended unsent within 24 hours")
+    print_table(
+        ("Mailbox", "Tenant", "Alerts", "State", "Reason", "Last"),
+        [
+            (one.mailbox, one.tenant, f"{one.alerts:,}", one.state, one.reason, one.last_at)
+            for one in seen.unsent[:MOST]
+        ],
+        right=("Alerts",),
+    )
+    command = f"alertpost deliveries list --state {seen.unsent[0].state}"
+    out.print(f"Each of them: {command}", markup=False)
+    _tell_more(seen.unsent, "`alertpost status --json`")
 
 
 def _print_budgets(seen: Overview) -> None:

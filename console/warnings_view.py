@@ -11,6 +11,7 @@ from uuid import UUID
 from console.names import some_of
 from console.output import counted, print_table
 from models.told_warnings import LOSS, Told
+from models.unsent import UNSENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class ToldThing:
 
     def what(self) -> str:
         """Say it in a few words."""
+        if self.kind == UNSENT:
+            return f"alerts of {self.subjects[0]} ended unsent, until {self.moment:%Y-%m-%d %H:%M}"
         if self.kind != LOSS:
             level = "ended" if self.detail == "ended" else f"{self.detail} before its end"
             return f"{self.kind} of {self.subjects[0]}: {level}, {self.moment:%Y-%m-%d}"

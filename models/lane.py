@@ -27,7 +27,7 @@ from models.lane_park import (
 from models.lane_recent import Recent, recent_submissions
 from models.lane_recover import recover
 from models.lane_settle import settle
-from models.lane_sweep import Sweep, cancel, expire, sweep
+from models.lane_sweep import Sweep, cancel, end_left_behind, expire, sweep
 from models.quota_claim import Granted, claim_within
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "claim_within",
     "clock_was_set",
     "due",
+    "end_left_behind",
     "expire",
     "give_back",
     "leave_probe",

@@ -1,13 +1,14 @@
 """
-What no visit does: take back what dead visits held, expire what is late, see which lanes are due.
+What no visit does: take back what dead visits held, end what is late, see which lanes are due.
 
-Every statement here reads partial indexes only, so its cost follows what is queued and in hand,
-never what was sent before.
+What was left behind in a removed mailbox is ended too. Every statement here reads partial indexes
+only, so its cost follows what is queued and in hand, never what was sent before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from uuid import UUID
@@ -28,9 +29,11 @@ from models.lane_due import due
 from models.lane_maintenance import end_maintenance
 from models.lane_recover import recover
 from models.lifecycle import CANCEL, EXPIRE, State
+from models.lookups import MAILBOX, REMOVED
 from models.moves import DELIVERY, in_state, move
 from models.quota import DayLimits
 from models.quota_counts import prune
+from models.unsent import LEFT_BEHIND, names
 
 EXPIRED = "expired"
 """Reason of a delivery that waited past its deadline."""
@@ -41,6 +44,16 @@ CANCELLED = "cancelled"
 MOST_AT_ONCE = 5000
 """Rows that a sweep takes back or expires at most, so that it holds up nobody for long."""
 _D = DELIVERY.c
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How many alerts of a mailbox a sweep ended unsent, and why."""
+
+    tenant: str
+    mailbox: str
+    reason: str
+    alerts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,10 @@ class Sweep:
     """There was more to do than one sweep does: sweep again soon."""
     resumed: list[UUID] = field(default_factory=list)
     """Mailboxes whose park by hand is over."""
+    left_behind: int = 0
+    """Cancelled, because their mailbox was removed before."""
+    ended: tuple[Ended, ...] = ()
+    """Where it expired, and where it was left behind."""
 
 
 def sweep(
@@ -70,7 +87,7 @@ def sweep(
     bucket_seconds: float = DayLimits().bucket_seconds,
 ) -> Sweep:
     """
-    Do all of a sweep in one transaction; see ``recover``, ``expire`` and ``due``.
+    Do all of a sweep in one transaction; see ``recover``, ``expire``, ``end_left_behind``, ``due``.
 
     Args:
         conn: A transaction that may write.
@@ -81,7 +98,9 @@ def sweep(
     recovered, buried, more_claims = recover(
         conn, claim_limit=claim_limit, most=most, bucket_seconds=bucket_seconds
     )
-    expired = expire(conn, most=most)
+    late = _ended(conn, _EXPIRE, most)
+    left = _ended(conn, _LEAVE, most)
+    expired, left_behind = (sum(found.values()) for found in (late, left))
     prune(conn)
     resumed = end_maintenance(conn)
     lanes, probes = due(conn)
@@ -92,13 +111,38 @@ def sweep(
         expired=expired,
         probes=probes,
         resumed=resumed,
-        more=more_claims or expired >= most,
+        more=more_claims or max(expired, left_behind) >= most,
+        left_behind=left_behind,
+        ended=_named(conn, {EXPIRED: late, LEFT_BEHIND: left}),
     )
 
 
 def expire(conn: Connection, *, most: int = MOST_AT_ONCE) -> int:
     """Expire queued deliveries past their deadline, at most so many; return how many."""
-    return len(conn.execute(_EXPIRE, {"most": most}).all())
+    return sum(_ended(conn, _EXPIRE, most).values())
+
+
+def end_left_behind(conn: Connection, *, most: int = MOST_AT_ONCE) -> int:
+    """
+    Cancel what is queued in removed mailboxes, at most so much; return how many.
+
+    Nothing is accepted for a removed mailbox, but what was once is told and not kept for ever.
+    """
+    return sum(_ended(conn, _LEAVE, most).values())
+
+
+def _ended(conn: Connection, statement: Update, most: int) -> Counter[UUID]:
+    return Counter(row.mailbox_id for row in conn.execute(statement, {"most": most}))
+
+
+def _named(conn: Connection, found: Mapping[str, Counter[UUID]]) -> tuple[Ended, ...]:
+    mailboxes = {key for counts in found.values() for key in counts}
+    known = names(conn, mailboxes) if mailboxes else {}
+    return tuple(
+        Ended(*known[key], reason, alerts)
+        for reason, counts in found.items()
+        for key, alerts in counts.items()
+    )
 
 
 def cancel(conn: Connection, ids: Sequence[UUID]) -> int:
@@ -140,6 +184,23 @@ _EXPIRE = (
     move(EXPIRE)
     .where(_D.id.in_(select(_LATE.c.id)))
     .values(settled_at=utc_now(), reason=literal(EXPIRED))
-    # SQLite's driver does not count the rows of a statement that begins with WITH.
-    .returning(_D.id)
+    .returning(_D.mailbox_id)
+)
+
+_LEFT = (
+    select(_D.id)
+    .where(
+        in_state(State.QUEUED),
+        _D.mailbox_id.in_(select(MAILBOX.c.id).where(MAILBOX.c.park_reason == REMOVED)),
+    )
+    .limit(_MOST)
+    .with_for_update(skip_locked=True)
+    .cte("left_behind")
+)
+
+_LEAVE = (
+    move(CANCEL)
+    .where(_D.id.in_(select(_LEFT.c.id)))
+    .values(settled_at=utc_now(), reason=literal(LEFT_BEHIND))
+    .returning(_D.mailbox_id)
 )

@@ -1,4 +1,4 @@
-"""What there is to tell the operator now: what ends, what was lost, what is back. Each once."""
+"""What the operator has to be told: what ends, what is lost, back or ended unsent. Each once."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from models.losses import (
     waiting_in_parked,
 )
 from models.told_warnings import LOSS, Telling
+from models.unsent import UNSENT, Unsent, by_mailbox, new_unsent
 
 _NEAR = frozenset(level for _, level in STEPS)
 _UNHURRIED = _NEAR - {Level.DAY, Level.ENDED}
@@ -57,6 +58,7 @@ class News:
         lost: Causes for which mailboxes wait for a person since lately.
         repeated: Causes that were told before and still stand.
         back: Mailboxes that were told as lost and send again.
+        unsent: Alerts that ended without being sent though nobody took them back.
         joined: Lost for a cause of which the operator knows; written down, not mailed.
         silent: Keys of told losses that are over without a word.
     """
@@ -68,11 +70,12 @@ class News:
     back: tuple[BackMailbox, ...] = ()
     joined: tuple[LostMailbox, ...] = ()
     silent: tuple[UUID, ...] = ()
+    unsent: tuple[Unsent, ...] = ()
 
     @property
     def to_mail(self) -> bool:
         """Whether there is something to mail."""
-        return bool(self.ends or self.lost or self.repeated or self.back)
+        return bool(self.ends or self.lost or self.repeated or self.back or self.unsent)
 
     @property
     def to_record(self) -> bool:
@@ -102,6 +105,7 @@ def news(conn: Connection, *, keep_warm_days: float) -> News:
         back=ended.back,
         joined=tuple(joined),
         silent=ended.silent,
+        unsent=tuple(new_unsent(conn)),
     )
 
 
@@ -119,6 +123,10 @@ def record(conn: Connection, seen: News, *, delivery_id: UUID) -> None:
     ]
     tellings += [_loss(one) for cause in seen.lost for one in cause.mailboxes]
     tellings += [_loss(one) for one in seen.joined]
+    tellings += [
+        Telling(UNSENT, mailbox, "unsent", last)
+        for mailbox, last in by_mailbox(seen.unsent).items()
+    ]
     told_warnings.remember(conn, tellings, delivery_id=delivery_id)
     told_warnings.repeat(
         conn,

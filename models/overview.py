@@ -15,6 +15,7 @@ from models.lifecycle import State
 from models.moves import DELIVERY, in_state
 from models.quota import DayLimits
 from models.standings import Standings, mailbox_rows, standings
+from models.unsent import Unsent, unsent
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Overview:
         dead: The most frequent reason first.
         budgets: Of which much is used, see ``budgets``.
         expiries: All of them, see ``expiries``.
+        unsent: What ended unsent within a day, see ``unsent``.
     """
 
     now: datetime
@@ -45,6 +47,7 @@ class Overview:
     dead: tuple[Dead, ...]
     budgets: tuple[Budget, ...]
     expiries: tuple[Expiry, ...]
+    unsent: tuple[Unsent, ...] = ()
 
     @property
     def waiting(self) -> int:
@@ -56,8 +59,8 @@ def overview(conn: Connection, limits: DayLimits) -> Overview:
     """
     Look at everything.
 
-    The cost follows the number of mailboxes, of what waits and of what is dead, never of what
-    was sent before.
+    The cost follows the number of mailboxes, of what waits, of what is dead and of what ended
+    unsent lately, never of what was sent before.
 
     Args:
         conn: An open transaction.
@@ -70,6 +73,7 @@ def overview(conn: Connection, limits: DayLimits) -> Overview:
         lanes=tuple(waiting_lanes(conn)),
         in_hand=in_hand(conn),
         dead=tuple(Dead(row.reason, row.letters) for row in conn.execute(_DEAD)),
+        unsent=tuple(unsent(conn)),
         budgets=tuple(notable_budgets(conn, limits)),
         expiries=tuple(expiries(credential_rows(conn), now)),
     )

@@ -214,6 +214,11 @@ class Delivery(SQLModel, table=True):
             sqlite_where=text("state = 'dead'"), postgresql_where=text("state = 'dead'"),
         ),
         Index(
+            "ix_delivery_unsent", "settled_at",
+            sqlite_where=text("state IN ('cancelled', 'expired')"),
+            postgresql_where=text("state IN ('cancelled', 'expired')"),
+        ),
+        Index(
             "ix_delivery_key", "tenant_id", "idempotency_key", unique=True,
             sqlite_where=text("idempotency_key IS NOT NULL"),
             postgresql_where=text("idempotency_key IS NOT NULL"),

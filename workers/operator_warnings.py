@@ -173,6 +173,7 @@ class OperatorWarnings:
             lost=len(news.lost),
             repeated=len(news.repeated),
             back=len(news.back),
+            unsent=sum(one.alerts for one in news.unsent),
         )
         if operator.waits is not None:
             log.error("warning_waits", reason=operator.waits, next_step=operator.command)

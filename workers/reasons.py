@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from models.quota import EXTERNAL, RECIPIENTS
+from models.unsent import LEFT_BEHIND
 from workers import oauth_rules, reply_rules
 from workers.verdict import Remedy, Verdict
 
@@ -43,6 +44,10 @@ _OWN = {
     "cancelled": Meaning("Somebody took it back before it was sent.", "Nothing to do."),
     "mailbox-removed": Meaning(
         "Its mailbox was removed while it waited.", "Send it again from another mailbox."
+    ),
+    LEFT_BEHIND: Meaning(
+        "It was accepted for a mailbox that was removed at that moment; it was never sent.",
+        "Send it again from another mailbox.",
     ),
     "token-unavailable": Meaning(
         "No access token could be had.", "Nothing to do; it is asked for again after a pause."

@@ -88,11 +88,20 @@ class Sweeper:
             await self._wake(swept.due)
             for mailbox_id in swept.resumed:
                 log.info("mailbox_resumed", mailbox_id=str(mailbox_id), mailboxes=1)
-            if swept.recovered or swept.buried or swept.expired:
+            for ended in swept.ended:
+                log.warning(
+                    "alerts_ended_unsent",
+                    tenant=ended.tenant,
+                    mailbox=ended.mailbox,
+                    reason=ended.reason,
+                    alerts=ended.alerts,
+                )
+            if swept.recovered or swept.buried or swept.expired or swept.left_behind:
                 log.warning(
                     "lane_sweep",
                     recovered=swept.recovered,
                     buried=swept.buried,
                     expired=swept.expired,
+                    left_behind=swept.left_behind,
                     woken=len(swept.due),
                 )

@@ -18,7 +18,9 @@ from models.operator_mailbox import OperatorMailbox
 from models.operator_news import News
 from models.redaction import redact_secrets
 from models.severity import Severity
+from models.unsent import Unsent
 from workers.cures import cure_of
+from workers.reasons import meaning_of
 
 NAMED = 20
 """So many mailboxes or tenants are named, and how many others there are."""
@@ -97,6 +99,8 @@ _FOOTER = (
 
 def _blocks(news: News) -> Iterator[Block]:
     yield from (_lost(one) for one in news.lost)
+    if news.unsent:
+        yield _unsent(news.unsent)
     yield from _ending(news)
     yield from (_lost(one, again=True) for one in news.repeated)
     together = sorted(news.back, key=lambda one: one.cause)
@@ -154,6 +158,32 @@ def _lost(lost: Lost, *, again: bool = False) -> Block:
         Severity.ELEVATED if again else Severity.CRITICAL,
         "still lost" if again else "lost",
     )
+
+
+def _unsent(unsent: Sequence[Unsent]) -> Block:
+    alerts = sum(one.alerts for one in unsent)
+    first = min(one.first_at for one in unsent)
+    last = max(one.last_at for one in unsent)
+    each = [_ended(one) for one in unsent[:NAMED]]
+    if len(unsent) > NAMED:
+        each.append(f"and {len(unsent) - NAMED:,} more")
+    meaning = meaning_of(unsent[0].reason)
+    return Block(
+        f"{'1 alert' if alerts == 1 else f'{alerts:,} alerts'} ended without being sent",
+        (
+            ("What", "; ".join(each)),
+            ("When", f"{_moment(first)} to {_moment(last)}" if first != last else _moment(first)),
+            ("Means", meaning.meaning if meaning else "They were not sent before their deadline."),
+            ("Do", meaning.next_step if meaning else "See what held them up."),
+            ("Command", f"alertpost deliveries list --state {unsent[0].state}"),
+        ),
+        Severity.ELEVATED,
+        "unsent",
+    )
+
+
+def _ended(one: Unsent) -> str:
+    return f"{one.alerts:,} of {one.mailbox} ({one.tenant}): {_plain(one.reason or one.state)}"
 
 
 def _credential(one: Expiry, now: datetime) -> Block:

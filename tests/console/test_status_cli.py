@@ -384,3 +384,27 @@ def test_nothing_ends_soon(world: CliWorld) -> None:
 
     assert said.code == 0
     assert "Nothing ends within 30 days; first the grant of" in said.out
+
+
+# -- what ended unsent ----------------------------------------------------------------------------
+
+
+def test_what_expired_is_shown_for_a_day(world: CliWorld, worker: Presence) -> None:
+    """With mailbox, tenant and how many; it is nobody's duty any more, but all is not well."""
+    for tenant, state, days in (
+        *[("contoso", "expired", -0.5)] * 3,
+        ("fabrikam", "expired", -1.5),
+        ("fabrikam", "cancelled", -0.5),
+    ):
+        ended = {"state": state, "reason": state, "settled_at": _in_days(days)}
+        world.set(world.send(tenant=tenant), **ended)
+
+    said = world.run("status")
+
+    assert said.code == 0
+    assert "All is well" not in said.out
+    assert "3 alerts ended unsent within 24 hours" in said.out
+    assert CONTOSO in said.out
+    assert "alertpost deliveries list --state expired" in said.out
+    [one] = world.run("status", "--json").json["unsent"]
+    assert (one["mailbox"], one["tenant"], one["alerts"]) == (CONTOSO, "contoso", 3)

@@ -212,7 +212,11 @@ def test_cancel(engine: Engine) -> None:
     assert [row_of(engine, key).state for key in ids] == ["sending", "cancelled", "cancelled"]
 
 
-@pytest.mark.parametrize("part", [lane.recover, lane.expire, lane.due], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "part",
+    [lane.recover, lane.expire, lane.end_left_behind, lane.due],
+    ids=lambda part: part.__name__,
+)
 def test_reads_partial_indexes_only(sqlite_url: str, part: Callable[[Connection], Any]) -> None:
     """No part of a sweep scans the table of deliveries, however many were sent."""
     plan = query_plan(sqlite_url, part)

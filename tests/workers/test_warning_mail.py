@@ -15,6 +15,7 @@ from models.operator_mailbox import OperatorMailbox
 from models.operator_news import News
 from models.senders import Sender
 from models.severity import Severity
+from models.unsent import Unsent
 from workers.warning_mail import NAMED, trial_mail, warning_mail
 
 SENDER = Sender(
@@ -67,6 +68,11 @@ def back(**changes: Any) -> BackMailbox:
         "waited": 7,
     }
     return BackMailbox(**given | changes)
+
+
+def unsent(alerts: int, **changes: Any) -> Unsent:
+    one = Unsent("contoso", "a@contoso.example", "expired", "expired", alerts, NOW - DAY, NOW)
+    return replace(one, **changes)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +128,15 @@ def back(**changes: Any) -> BackMailbox:
             "alertpost: back again: app 'all customers' (1 mailbox) can send",
             Severity.NORMAL,
         ),
+        (
+            News(NOW, unsent=(unsent(3), unsent(1, mailbox="b@contoso.example")), back=(back(),)),
+            "alertpost: unsent: 4 alerts ended without being sent, and 1 more",
+            Severity.ELEVATED,
+        ),
     ],
     ids=[
         "a-week", "hardly-less", "a-day", "ended", "grant", "loss-first", "own-loss", "tenant",
-        "repeated", "back",
+        "repeated", "back", "unsent",
     ],
 )  # fmt: skip
 def test_the_subject_says_the_worst(news: News, subject: str, severity: Severity) -> None:
@@ -237,3 +248,17 @@ def test_the_trial_says_that_it_is_one() -> None:
 
     assert "nobody has to do anything" in mail.subject
     assert mail.severity is Severity.ELEVATED
+
+
+def test_what_ended_unsent_is_named_by_mailbox_and_reason() -> None:
+    """The mail says where how many ended and why, and where each of them is listed."""
+    left = unsent(2, mailbox="b@contoso.example", state="cancelled", reason="left-behind")
+    mail = warning_mail(News(NOW, unsent=(unsent(1), left)), OPERATOR)
+
+    for text in (
+        "3 alerts ended without being sent",
+        "1 of a@contoso.example (contoso): expired; 2 of b@contoso.example (contoso): left-behind",
+        "2027-03-01 08:00 UTC to 2027-03-02 08:00 UTC",
+        "alertpost deliveries list --state expired",
+    ):
+        assert text in mail.text

@@ -1,7 +1,8 @@
-"""Texts compare and sort by code points, not in the order of the database's language."""
+"""Texts compare and sort by code points; what ended unsent is found by an index."""
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from alembic import op
 
 from models.migrations.code_points import order_by_code_points
@@ -19,3 +20,10 @@ TABLES = [
 
 def upgrade() -> None:
     order_by_code_points(op.get_bind(), TABLES)
+    op.create_index(
+        "ix_delivery_unsent",
+        "delivery",
+        ["settled_at"],
+        sqlite_where=sa.text("state IN ('cancelled', 'expired')"),
+        postgresql_where=sa.text("state IN ('cancelled', 'expired')"),
+    )
