@@ -44,8 +44,8 @@ class EntraError(Exception):
         detail: What exactly was wrong, appended to the row's text.
     """
 
-    def __init__(self, code: int, detail: str = "") -> None:
-        self.refusal = REFUSALS[code]
+    def __init__(self, code: int, detail: str = "", *, row: Refusal | None = None) -> None:
+        self.refusal = row or REFUSALS[code]
         self.detail = detail
         super().__init__(f"AADSTS{code}: {self.text}")
 

@@ -110,7 +110,8 @@ def misconfigured(reason: str) -> Verdict:
         Scope.MAILBOX,
         Remedy.FIX_CONFIGURATION,
         f"The set-up of this mailbox cannot work: {reason}.",
-        "Mend it with `alertpost tenants edit`, then run `alertpost mailboxes resume ADDRESS`.",
+        "Correct it with `alertpost tenants edit SLUG`; then run"
+        " `alertpost mailboxes resume ADDRESS`.",
         probe=_PROBLEM_SECONDS,
     )
 

@@ -163,7 +163,7 @@ UNKNOWN_ERROR = _later(
 # Entra's clock is right: what it calls outside its time was made by a clock that is not.
 CLOCK_WRONG = _later(
     "clock-wrong",
-    "Entra says that what we signed is not within its time: this server's clock is wrong.",
+    "This server's clock has to be set: Entra says that what we signed is not within its time.",
     _SET_CLOCK,
     pause=(30.0, 300.0),
     limit=Limit(
@@ -172,7 +172,8 @@ CLOCK_WRONG = _later(
             "clock-still-wrong",
             Scope.MAILBOX,
             Remedy.FIX_CONFIGURATION,
-            "Entra keeps saying that this server's clock is wrong.",
+            "This server's clock has to be set: Entra keeps saying that what we sign is not within"
+            " its time.",
             _SET_CLOCK,
             probe=300.0,
             probe_longest=HOUR,
@@ -244,7 +245,9 @@ _ROWS: tuple[tuple[tuple[int, ...], Verdict], ...] = (
     # [E-ERR] the session behind the grant ended: password, device or provider
     (
         (50085, 50089, 50132, 50133, 50139, 50197, 51006),
-        _sign_in("session-ended", "The session that the stored consent came from has ended."),
+        _sign_in(
+            "sign-in-session-ended", "The session that the stored consent came from has ended."
+        ),
     ),
     # [E-ERR]
     (

@@ -47,7 +47,7 @@ _OWN = {
         "No access token could be had.", "Nothing to do; it is asked for again after a pause."
     ),
     "misconfigured": Meaning(
-        "The set-up of its mailbox cannot work.", "Mend it with `alertpost tenants edit`."
+        "The set-up of its mailbox cannot work.", "Correct it with `alertpost tenants edit SLUG`."
     ),
     RECIPIENTS: Meaning(
         "The recipients that its account may reach in 24 hours are used up.",

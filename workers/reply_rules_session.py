@@ -267,9 +267,9 @@ SESSION_RULES = (
             Scope.TENANT,
             Remedy.ADMIN_SETTING,
             "SMTP AUTH is switched off for the whole tenant and this mailbox inherits that.",
-            "Switch it on for the mailbox: Set-CASMailbox -Identity <mailbox>"
-            " -SmtpClientAuthenticationDisabled $false (it may take an hour), or for all:"
-            " Set-TransportConfig -SmtpClientAuthenticationDisabled $false.",
+            "Switch it on for the mailbox in the admin center: Mail, Manage email apps,"
+            " Authenticated SMTP (it may take an hour); or for the whole tenant:"
+            " `Set-TransportConfig -SmtpClientAuthenticationDisabled $false`.",
             probe=SWITCH_PROBE,
             probe_longest=HOUR,
         ),
@@ -282,9 +282,9 @@ SESSION_RULES = (
             Scope.MAILBOX,
             Remedy.ADMIN_SETTING,
             "SMTP AUTH is switched off for this mailbox.",
-            "Switch it on: Set-CASMailbox -Identity <mailbox> -SmtpClientAuthenticationDisabled"
-            " $false, or in the admin center: mailbox, Mail, Manage email apps, Authenticated SMTP"
-            " (it may take an hour).",
+            "Switch it on in the admin center: mailbox, Mail, Manage email apps, Authenticated"
+            " SMTP; or (it may take an hour):"
+            " `Set-CASMailbox -Identity ADDRESS -SmtpClientAuthenticationDisabled $false`.",
             probe=SWITCH_PROBE,
             probe_longest=HOUR,
         ),

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
+UNREACHED = {
+    "after-the-mail": "nobody waits for the answer to QUIT; the rule makes the table whole",
+    "too-many-recipients-always": "a mail has used up its attempts before so many halvings",
+}
+"""Rules that no answer of a server leads to, and why they stand there all the same."""
+
+
 def every_verdict() -> Iterator[Verdict]:
     """Give each verdict once, what follows the repetition of one included."""
     yield from _once(_of_replies(), oauth_rules.every_verdict())

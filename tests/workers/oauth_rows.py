@@ -41,7 +41,7 @@ SETTING, CONFIG, BUG, WAIT = (
 BY_CODE = [
     parked((50173,), "invalid_grant", "tokens-revoked", MAILBOX, SIGN_IN),
     Row((700024, 500133), "invalid_client", "clock-wrong", BACKOFF, None, CONFIG),
-    parked((50085, 50089, 50132, 50133, 50139, 50197, 51006), "invalid_grant", "session-ended", MAILBOX, SIGN_IN),
+    parked((50085, 50089, 50132, 50133, 50139, 50197, 51006), "invalid_grant", "sign-in-session-ended", MAILBOX, SIGN_IN),
     parked((50125, 50135), "invalid_grant", "password-change-required", MAILBOX, SIGN_IN),
     parked((70000,), "invalid_grant", "refresh-token-refused", MAILBOX, SIGN_IN),
     parked((70008, 700082), "invalid_grant", "refresh-token-expired", MAILBOX, SIGN_IN),

@@ -971,7 +971,7 @@ def _all_verdicts() -> list[Verdict]:
 def test_a_name_means_one_thing():
     """Two verdicts never share a rule name, and every name is kebab-case and fits its column."""
     by_name: dict[str, Verdict] = {}
-    for verdict in _all_verdicts():
+    for verdict in every_verdict():
         assert by_name.setdefault(verdict.rule, verdict) == verdict
         assert verdict.rule.replace("-", "").isalnum()
         assert verdict.rule == verdict.rule.lower()
