@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from workers import conclusion, oauth_rules, reply_rules
+from workers import conclusion, oauth_rules, rule_book
 from workers.verdict import Action, Remedy, Verdict
 
 _MISCONFIGURED = conclusion.misconfigured("").rule
@@ -38,7 +38,8 @@ def lost_consent() -> frozenset[str]:
 def cured_by_credential() -> frozenset[str]:
     """Return the reasons that a new secret or certificate puts an end to."""
     rules = _rules(_oauth_verdicts(), Remedy.NEW_SECRET)
-    return frozenset(rules) | {"client-not-authenticated", "public-client", _MISCONFIGURED}
+    other = {"client-not-authenticated", "public-client", "client-refused-unknown-code"}
+    return frozenset(rules) | other | {_MISCONFIGURED}
 
 
 @cache
@@ -60,14 +61,4 @@ def _rules(verdicts: Iterator[Verdict] | list[Verdict], remedy: Remedy | None = 
 
 
 _oauth_verdicts = oauth_rules.every_verdict
-
-
-def _reply_verdicts() -> Iterator[Verdict]:
-    for row in reply_rules.RULES:
-        yield row.chosen(fresh_token=False)
-        yield row.chosen(fresh_token=True)
-    for pair in reply_rules.REFUSED_BY_STAGE.values():
-        yield from pair
-    yield from reply_rules.FAILURES.values()
-    # Where no row fits: an answer that is none of SMTP's comes of a wrong host or port.
-    yield from (reply_rules.UNKNOWN_AT_CONNECT, reply_rules.UNEXPECTED)
+_reply_verdicts = rule_book.every_reply_verdict

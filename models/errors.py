@@ -154,7 +154,7 @@ class SubmissionFailed(AlertpostError):  # noqa: N818 - reads as what it is
         reply_code: Basic reply code (RFC 5321 section 4.2), None where the line was cut or silent.
         reply_text: The server's text, lines joined by a newline; or what cut the line.
         failure: Where there was no reply: ``timeout``, ``disconnected``, ``refused``, ``dns``,
-            ``tls``, ``certificate`` or ``no-starttls``.
+            ``tls``, ``certificate``, ``no-starttls``, or ``garbage`` where it was none of SMTP.
         refused: Where every recipient was refused: each with its reply.
     """
 

@@ -194,7 +194,11 @@ class _Entra:
         )
         match fault.kind:
             case EntraFaultKind.AADSTS:
-                return self._refusal(request, EntraError(fault.code, said), fault)
+                refused = EntraError(fault.code, said, row=fault.refusal)
+                return self._refusal(request, refused, fault)
+            case EntraFaultKind.OAUTH:
+                body = {"error": fault.error, "error_description": fault.text}
+                return JSONResponse(body, status_code=fault.status or 400, headers=_NO_STORE)
             case EntraFaultKind.THROTTLED:
                 body = {"error": "temporarily_unavailable", "error_description": "Slow down."}
                 return JSONResponse(body, status_code=429, headers=retry_after)

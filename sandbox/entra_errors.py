@@ -44,8 +44,8 @@ class EntraError(Exception):
         detail: What exactly was wrong, appended to the row's text.
     """
 
-    def __init__(self, code: int, detail: str = "") -> None:
-        self.refusal = REFUSALS[code]
+    def __init__(self, code: int, detail: str = "", *, row: Refusal | None = None) -> None:
+        self.refusal = row or REFUSALS[code]
         self.detail = detail
         super().__init__(f"AADSTS{code}: {self.text}")
 
@@ -79,7 +79,18 @@ _ROWS: tuple[Refusal, ...] = (
     Refusal(700005, _GRANT, 400, "The authorization code belongs to another tenant."),
     Refusal(501481, _GRANT, 400, "The code verifier does not match the code challenge."),
     Refusal(50147, _GRANT, 400, "The size of the code challenge is wrong."),
+    Refusal(50085, _GRANT, 400, "The refresh token needs a sign-in at a social provider."),
+    Refusal(50089, _GRANT, 400, "The flow token has expired."),
+    Refusal(50132, _GRANT, 400, "The session ended with its password."),
+    Refusal(50133, _GRANT, 400, "The session was revoked with its password."),
+    Refusal(50139, _GRANT, 400, "The external refresh token of the session is missing."),
+    Refusal(50197, _GRANT, 400, "The user could not be found."),
+    Refusal(51006, _INTERACTION, 400, "Integrated Windows authentication is needed."),
     # Something is wanted of the person.
+    Refusal(50125, _INTERACTION, 400, "A password reset or registration is due."),
+    Refusal(50135, _INTERACTION, 400, "The password must be changed because of risk."),
+    Refusal(53004, _INTERACTION, 400, "The user must register for multi-factor authentication."),
+    Refusal(53010, _INTERACTION, 400, "Methods can be registered from certain places only."),
     Refusal(50076, _INTERACTION, 400, "Multi-factor authentication is needed.", "basic_action"),
     Refusal(50074, _INTERACTION, 400, "Strong authentication is needed and was not passed."),
     Refusal(50078, _INTERACTION, 400, "The multi-factor authentication has expired."),
@@ -96,6 +107,9 @@ _ROWS: tuple[Refusal, ...] = (
     Refusal(53001, _INTERACTION, 400, "The device is not joined to the domain."),
     Refusal(53002, _INTERACTION, 400, "The application is not on the approved list."),
     Refusal(50097, _INTERACTION, 400, "The device must authenticate."),
+    Refusal(50005, _INTERACTION, 400, "The device's platform is not supported by policy."),
+    Refusal(50155, _INTERACTION, 400, "The device could not be authenticated."),
+    Refusal(50187, _INTERACTION, 400, "The device gave no information about itself."),
     Refusal(50129, _INTERACTION, 400, "The device is not joined to the workplace."),
     Refusal(530035, _GRANT, 400, "Security defaults refused the request as unsafe."),
     Refusal(530034, _GRANT, 400, "A delegated administrator was blocked because of risk."),
@@ -123,6 +137,7 @@ _ROWS: tuple[Refusal, ...] = (
     Refusal(90008, _CONSENT, 400, "The app must require access to the directory."),
     # What the app may ask for.
     Refusal(650052, _CLIENT, 400, "The tenant has no subscription for the resource."),
+    Refusal(650054, _RESOURCE, 400, "The resource was removed or is no longer available."),
     Refusal(650056, _CLIENT, 400, "The app registration lists no permission for the resource."),
     Refusal(650057, _RESOURCE, 400, "The resource is not among the app's permissions."),
     Refusal(65005, _RESOURCE, 400, "The resources that the app requires cannot be had."),
@@ -142,6 +157,12 @@ _ROWS: tuple[Refusal, ...] = (
     Refusal(700030, _CLIENT, 401, "The certificate is not valid."),
     Refusal(50012, _CLIENT, 401, "The client could not be authenticated."),
     Refusal(50013, _CLIENT, 401, "The client assertion is not valid."),
+    Refusal(50006, _CLIENT, 401, "The signature is not valid."),
+    Refusal(50048, _CLIENT, 401, "Subject and issuer of the client assertion differ."),
+    Refusal(1000502, _CLIENT, 401, "The certificate is not within its validity window."),
+    Refusal(700023, _CLIENT, 401, "The assertion's audience does not match the realm's issuer."),
+    Refusal(700024, _CLIENT, 401, "Client assertion is not within its valid time range."),
+    Refusal(500133, _GRANT, 400, "The assertion is not within its valid time range."),
     Refusal(7000218, _CLIENT, 401, "The request must hold a client secret or a client assertion."),
     Refusal(700025, _CLIENT, 401, "The client is public and must not present a secret."),
     # The request.
@@ -152,11 +173,14 @@ _ROWS: tuple[Refusal, ...] = (
     Refusal(28002, _SCOPE, 400, "The scope is not valid for this request."),
     Refusal(28003, _SCOPE, 400, "The scope must not be empty."),
     Refusal(700022, _SCOPE, 400, "The scope names more than one resource."),
-    Refusal(700023, _SCOPE, 400, "The scope must name a resource when an app asks for itself."),
     Refusal(70003, "unsupported_grant_type", 400, "The grant type is not supported."),
     Refusal(9002313, _REQUEST, 400, "The request is malformed."),
     Refusal(900144, _REQUEST, 400, "A required parameter is missing from the body."),
     Refusal(90014, _REQUEST, 400, "A required field is missing."),
+    Refusal(90004, _REQUEST, 400, "The request's form is not right."),
+    Refusal(90013, _REQUEST, 400, "The input is not valid."),
+    Refusal(90015, _REQUEST, 400, "The query is too long."),
+    Refusal(90023, _REQUEST, 400, "The request to the sign-in service is not valid."),
     Refusal(90100, _REQUEST, 400, "A parameter is empty or not valid."),
     # The tenant.
     Refusal(90002, _REQUEST, 400, "The tenant was not found."),
@@ -185,6 +209,27 @@ _ROWS: tuple[Refusal, ...] = (
     Refusal(50033, _LATER, 503, "A transient error occurred."),
     Refusal(50087, _LATER, 503, "A transient error occurred at sign-in; try again."),
     Refusal(40010, _LATER, 503, "An identity provider asked for a new try."),
+    Refusal(50088, _LATER, 503, "The limit on telephone calls is reached; try again."),
+    Refusal(50166, _LATER, 503, "The request to the claims provider was throttled."),
+    Refusal(70012, _SERVER, 500, "A server failed while a consumer signed in."),
+    Refusal(50000, _SERVER, 400, "The sign-in service has an issue."),
+    Refusal(50086, _SERVER, 400, "Strong authentication failed in a way that stays."),
+    Refusal(90010, _SERVER, 400, "An algorithm could not be created."),
+    # The customer's own identity provider, and the agents on his side that check passwords.
+    Refusal(20001, _SERVER, 400, "The federated provider's sign-in response is wrong."),
+    Refusal(20012, _SERVER, 400, "The federated provider's message is wrong."),
+    Refusal(20033, _SERVER, 400, "The federated provider's metadata names a wrong tenant."),
+    Refusal(40008, _SERVER, 400, "The federated provider failed for good."),
+    Refusal(40009, _SERVER, 400, "The federated provider failed at the refresh token."),
+    Refusal(40015, _SERVER, 400, "The federated provider failed at the code."),
+    Refusal(50008, _SERVER, 400, "The SAML assertion is missing or wrong."),
+    Refusal(50107, _SERVER, 400, "The federation realm does not exist."),
+    *(
+        Refusal(code, _SERVER, 400, "The customer's password agent failed.")
+        for code in range(80001, 80013)
+    ),
+    Refusal(80013, _SERVER, 400, "The clocks of the customer's agent and directory differ."),
+    Refusal(80014, _SERVER, 400, "The customer's password agent answered too late."),
     Refusal(90036, _SERVER, 500, "The directory failed in a way that a new try does not help."),
     Refusal(90055, _LATER, 429, "The tenant is throttled."),
     Refusal(50196, _GRANT, 400, "The client asks for the same token in a loop."),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from itertools import count
 
-from sandbox.entra_errors import REFUSALS
+from sandbox.entra_errors import REFUSALS, Refusal
 
 
 class EntraFaultKind(StrEnum):
@@ -14,6 +14,8 @@ class EntraFaultKind(StrEnum):
 
     AADSTS = "aadsts"
     """Refuse with the code given."""
+    OAUTH = "oauth"
+    """Refuse with ``error`` alone and no number, as providers other than Entra do."""
     THROTTLED = "throttled"
     """429 with Retry-After."""
     UNAVAILABLE = "unavailable"
@@ -35,7 +37,7 @@ class EntraFault:
 
     Attributes:
         kind: What happens.
-        code: The AADSTS code, for ``aadsts``.
+        code: The AADSTS code, for ``aadsts``; one of no row needs ``text`` and ``error`` besides.
         remaining: Requests it still strikes; None for all until it is cleared.
         tenant_id: Only this tenant's requests.
         client_id: Only this app's requests.
@@ -46,6 +48,7 @@ class EntraFault:
         seconds: How long ``slow`` holds the answer back.
         status: Overrides the HTTP status of an AADSTS answer; 0 for the table's.
         error: Overrides the OAuth error of an AADSTS answer; empty for the table's.
+        text: Overrides the sentence of an AADSTS answer likewise.
         echo: The text of an AADSTS answer quotes the whole request, secrets included.
     """
 
@@ -62,16 +65,29 @@ class EntraFault:
     status: int = 0
     error: str = ""
     echo: bool = False
+    text: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind is EntraFaultKind.AADSTS and self.code not in REFUSALS:
-            raise ValueError(f"unknown AADSTS code {self.code}")
+        made_up = bool(self.text and self.error and self.code > 0)
+        if self.kind is EntraFaultKind.AADSTS and self.code not in REFUSALS and not made_up:
+            raise ValueError(
+                f"unknown AADSTS code {self.code}: give a code that the sandbox knows, or text and "
+                "error with it"
+            )
+        if self.kind is EntraFaultKind.OAUTH and not self.error:
+            raise ValueError("oauth needs an error, such as invalid_grant")
         if self.endpoint not in {"token", "discovery"}:
             raise ValueError(f"endpoint must be token or discovery, not {self.endpoint!r}")
         if self.endpoint == "discovery" and (self.user or self.grant_type or self.client_id):
             raise ValueError("discovery knows no user, app or grant type")
         if self.remaining is not None and self.remaining < 1:
             raise ValueError("remaining must be 1 or more, or null for all")
+
+    @property
+    def refusal(self) -> Refusal:
+        """What an AADSTS answer says."""
+        row = REFUSALS.get(self.code) or Refusal(self.code, self.error, 400, self.text)
+        return replace(row, text=self.text or row.text, error=self.error or row.error)
 
     def strikes(self, asked: Asked) -> bool:
         """Say whether a request is among those it strikes."""

@@ -23,6 +23,7 @@ from sandbox.faults import (
     FaultPlan,
     NoStartTLS,
     RefuseRecipients,
+    Say,
     Slow,
     Stall,
     Trickle,
@@ -312,6 +313,8 @@ class Session(Wire):
         match action:
             case Answer(reply=reply) | RefuseRecipients(reply=reply):
                 self._answer(phase, reply)
+            case Say(text=text):
+                self._out.append(f"{text}\r\n".encode())
             case Close(when=when):
                 self._close(perform, after=when == "after")
             case CutInside(after_bytes=after_bytes):

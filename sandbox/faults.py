@@ -30,6 +30,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Say:
+    """Say this as it stands, reply or not, and do nothing; at ``body`` the mail is not taken."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Close the connection; ``after`` does and answers what was asked first."""
 
@@ -92,6 +99,7 @@ class WrongCertificate:
 
 Behaviour = (
     Answer
+    | Say
     | Close
     | CutAfterDot
     | CutInside
@@ -105,6 +113,7 @@ Behaviour = (
 _BEHAVIOURS: Mapping[str, type[Behaviour]] = MappingProxyType(
     {
         "answer": Answer,
+        "say": Say,
         "close": Close,
         "cut_after_dot": CutAfterDot,
         "cut_inside": CutInside,

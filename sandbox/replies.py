@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-_LITERAL = re.compile(r"([2-5][0-9][0-9])[ -](.+)", re.DOTALL)
+_LITERAL = re.compile(r"([1-9][0-9][0-9])[ -](.+)", re.DOTALL)
+"""Codes that no server should give included: clients meet them all the same."""
+
 _UNSUCCESSFUL = "5.7.139 Authentication unsuccessful, "
 _TOO_MANY = (
     "4.3.2 The maximum number of concurrent connections has exceeded a limit, "
@@ -212,6 +214,21 @@ _TABLE = (
     ("banned_ip", 550, "5.7.606 Access denied, banned sending IP"),
     ("tenant_block_list", 550, "5.7.703 Blocked by the Tenant Allow Block List"),
     ("tenant_threshold", 550, "5.7.705 Access denied, tenant has exceeded threshold"),
+    (
+        "onmicrosoft_limit",
+        550,
+        "5.7.236 Your message can't be sent because your tenant exceeded its daily limit",
+    ),
+    (
+        "client_host_blocked",
+        550,
+        "5.7.1 Service unavailable, Client host [203.0.113.9] blocked using Blocklist 1",
+    ),
+    (
+        "content_blocked",
+        552,
+        "5.7.0 This message was blocked because its content presents a potential security issue",
+    ),
     ("low_reputation_ip", 550, "5.7.708 Access denied, traffic not accepted from this IP"),
     (
         "unregistered_domain",

@@ -73,14 +73,7 @@ def judge(failed: SubmissionFailed, *, fresh_token: bool) -> Verdict:
             verdicts[0],
         )
     if failed.reply_code is not None:
-        return classify(
-            stage,
-            failed.reply_code,
-            failed.reply_text,
-            fresh_token=fresh_token,
-            # The session has tried the token on a line of its own before it gave up.
-            two_step=True,
-        )
+        return classify(stage, failed.reply_code, failed.reply_text, fresh_token=fresh_token)
     if stage is Stage.COMPOSE:
         return classify(stage, 550, failed.reply_text, fresh_token=fresh_token)
     return classify_failure(
@@ -117,7 +110,8 @@ def misconfigured(reason: str) -> Verdict:
         Scope.MAILBOX,
         Remedy.FIX_CONFIGURATION,
         f"The set-up of this mailbox cannot work: {reason}.",
-        "Mend it with `alertpost tenants edit`, then run `alertpost mailboxes resume ADDRESS`.",
+        "Correct it with `alertpost tenants edit SLUG`; then run"
+        " `alertpost mailboxes resume ADDRESS`.",
         probe=_PROBLEM_SECONDS,
     )
 

@@ -10,7 +10,10 @@ together (RFC 2920) makes two round trips of four.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import NamedTuple, cast
+
+from workers.wrong_protocol import not_smtp
 
 MAX_REPLY_BYTES = 64 * 1024
 """More than this without a line end is no SMTP server; the connection is dropped."""
@@ -20,6 +23,9 @@ MAX_REPLY_LINES = 1000
 
 PIECE_BYTES = 256 * 1024
 """Larger mails are encrypted and written by pieces, so that the loop serves others in between."""
+
+_REPLY_LINE = re.compile(rb"[0-9]{3}(?:[ \t-]|\r?$)")
+"""A code of three digits, then a blank, a hyphen where more lines follow, or the line's end."""
 
 CLOSING_CODE = 421
 """After this the server hangs up, whatever it answered (RFC 5321 section 3.8)."""
@@ -38,7 +44,7 @@ class ConversationLost(ConnectionError):  # noqa: N818 - reads as what it is
 
     Attributes:
         replies: What had been answered until then; tells how far the server got.
-        failure: ``disconnected`` or ``timeout``.
+        failure: ``disconnected``, ``timeout``, or ``garbage`` where what came is no SMTP reply.
     """
 
     def __init__(self, detail: str, *, replies: list[Reply], failure: str) -> None:
@@ -60,6 +66,7 @@ class Conversation(asyncio.Protocol):
         self._transport = transport
         self._buffer = bytearray()
         self._lines: list[str] = []
+        self._code: bytes | None = None
         self._replies: list[Reply] = []
         self._wanted = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -186,22 +193,24 @@ class Conversation(asyncio.Protocol):
             for line in lines:
                 self._line_received(bytes(line))
         if len(self._buffer) > MAX_REPLY_BYTES:
-            self._fail("a reply without end")
-            self._transport.abort()
+            self._give_up("a reply without end")
 
     def _line_received(self, line: bytes) -> None:
-        if len(line) < 3 or not line[:3].isdigit():  # noqa: PLR2004 - a reply code has 3 digits
-            self._fail(f"not an SMTP reply: {line[:80]!r}")
-            self._transport.abort()
+        if self._lost is not None:
+            return
+        code = line[:3]
+        if not _REPLY_LINE.match(line) or self._code not in {None, code}:
+            # Of lines that disagree nobody knows which one is the answer (RFC 5321 section 4.2.1).
+            self._give_up(not_smtp(line.decode("utf-8", "replace")))
             return
         self._lines.append(line[4:].strip().decode("utf-8", "replace"))
         if line[3:4] == b"-":
+            self._code = code
             if len(self._lines) > MAX_REPLY_LINES:
-                self._fail("a reply without end")
-                self._transport.abort()
+                self._give_up("a reply without end")
             return
-        reply = Reply(int(line[:3]), "\n".join(self._lines))
-        self._lines = []
+        reply = Reply(int(code), "\n".join(self._lines))
+        self._lines, self._code = [], None
         unasked = self._waiter is None or self._waiter.done()
         if unasked or reply.code == CLOSING_CODE:
             self.farewell = reply
@@ -223,6 +232,11 @@ class Conversation(asyncio.Protocol):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+
+    def _give_up(self, detail: str) -> None:
+        """Stop reading what cannot be understood: later replies could not be told apart."""
+        self._fail(detail, failure="garbage")
+        self._transport.abort()
 
     def _fail(self, detail: str, *, failure: str = "disconnected") -> None:
         self._lost = self._lost or detail

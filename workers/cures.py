@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from workers.reasons import meaning_of
 from workers.verdict import Remedy
+
+_STANDS_FOR = re.compile(r"\b(?:ADDRESS|ACCOUNT|SLUG)\b")
 
 
 def cure_of(
@@ -43,8 +46,25 @@ def cure_of(
     }.get(meaning.remedy)
 
 
-def with_command(next_step: str, reason: str, *, address: str, tenant: str) -> str:
-    """Give the next step of a park with the command that ends it, where it names no way itself."""
+def filled(text: str, *, address: str, account: str | None = None, tenant: str = "") -> str:
+    """
+    Put what is known in place of the words in capitals that stand for it.
+
+    Args:
+        text: A rule's sentence, such as ``alertpost mailboxes resume ADDRESS``.
+        address: The mailbox.
+        account: Who signs in for it; None: the mailbox itself.
+        tenant: Slug of its tenant.
+    """
+    known = {"ADDRESS": address, "ACCOUNT": account or address, "SLUG": tenant}
+    return _STANDS_FOR.sub(lambda found: known[found[0]] or found[0], text)
+
+
+def with_command(
+    next_step: str, reason: str, *, address: str, tenant: str, account: str | None = None
+) -> str:
+    """Give the next step of a park ready to be done, with the command that ends it."""
+    next_step = filled(next_step, address=address, account=account, tenant=tenant)
     if "https://" in next_step or "`alertpost " in next_step:
         return next_step
     command = cure_of(reason, address=address, tenant=tenant, parked=True)

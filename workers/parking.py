@@ -58,7 +58,11 @@ def park_unless_renewed(
         reason=verdict.rule,
         meaning=verdict.meaning,
         next_step=with_command(
-            verdict.next_step, verdict.rule, address=tried.address, tenant=tried.tenant_slug
+            verdict.next_step,
+            verdict.rule,
+            address=tried.address,
+            tenant=tried.tenant_slug,
+            account=tried.auth_user,
         ),
         answer=answer,
         probe_after_seconds=probe_after_seconds,

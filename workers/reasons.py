@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 from models.quota import EXTERNAL, RECIPIENTS
 from models.unsent import LEFT_BEHIND
-from workers import oauth_rules, reply_rules
-from workers.verdict import Remedy, Verdict
+from workers.rule_book import every_verdict
+from workers.verdict import Remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ _OWN = {
         "No access token could be had.", "Nothing to do; it is asked for again after a pause."
     ),
     "misconfigured": Meaning(
-        "The set-up of its mailbox cannot work.", "Mend it with `alertpost tenants edit`."
+        "The set-up of its mailbox cannot work.", "Correct it with `alertpost tenants edit SLUG`."
     ),
     RECIPIENTS: Meaning(
         "The recipients that its account may reach in 24 hours are used up.",
@@ -81,28 +80,6 @@ def meaning_of(reason: str | None) -> Meaning | None:
 def _meanings() -> dict[str, Meaning]:
     found = {
         verdict.rule: Meaning(verdict.meaning, verdict.next_step, verdict.remedy)
-        for first in _verdicts()
-        for verdict in _with_what_follows(first)
+        for verdict in every_verdict()
     }
     return found | _OWN
-
-
-def _verdicts() -> Iterator[Verdict]:
-    for row in reply_rules.RULES:
-        yield row.verdict
-        if row.with_fresh_token is not None:
-            yield row.with_fresh_token
-    for pair in reply_rules.REFUSED_BY_STAGE.values():
-        yield from pair
-    yield from reply_rules.FAILURES.values()
-    yield from oauth_rules.CODES.values()
-    # What the tables fall back to stands beside them under a name each.
-    for module in (reply_rules, oauth_rules):
-        yield from (value for value in vars(module).values() if isinstance(value, Verdict))
-    yield from oauth_rules.ERRORS.values()
-
-
-def _with_what_follows(verdict: Verdict) -> Iterator[Verdict]:
-    yield verdict
-    if verdict.limit is not None:
-        yield from _with_what_follows(verdict.limit.then)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from models.stages import Stage
 from workers import reply_rules
 from workers.reply_rule import Reply, ReplyRule, parse_enhanced
+from workers.reply_rules import RULES
+from workers.reply_rules_words import ABOUT_OUR_ADDRESS, WORD_RULES
 from workers.verdict import Action, Verdict
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ _BEFORE_MAIL = frozenset(
     {Stage.TOKEN, Stage.CONNECT, Stage.STARTTLS, Stage.EHLO, Stage.AUTH, Stage.QUIT}
 )
 _WITH_RECIPIENTS = frozenset({Stage.RCPT, Stage.DATA, Stage.BODY})
+_CHARGED = frozenset({Action.DEAD, Action.RECIPIENT_REJECTED, Action.SPLIT})
+"""What a mail or a recipient pays for."""
+
 _DETAIL_LENGTH = 200
 
 
@@ -28,10 +33,12 @@ def classify(
     text: str,
     *,
     fresh_token: bool,
-    two_step: bool = False,
 ) -> Verdict:
     """
     Decide what a reply means: stage, then words, then enhanced code, then basic code.
+
+    Words of a row go before numbers. Words of no row are read where the number has none, or is one
+    that says little; the basic code decides last, for it says least.
 
     At RCPT a final verdict concerns that recipient only.
 
@@ -41,7 +48,6 @@ def classify(
         text: The reply's text without the code, lines joined by a newline; a 334's JSON that came
             before a refusal may stand in it too.
         fresh_token: The token of this session was fetched because of a refusal, or just now.
-        two_step: The token was sent after a 334, not on the AUTH line.
 
     Returns:
         Exactly one verdict, whatever the server says.
@@ -51,7 +57,7 @@ def classify(
     """
     if reply_code is None:
         return classify_failure(stage, reply_rules.Failure.DISCONNECTED, text)
-    if stage is Stage.BODY and 200 <= reply_code <= 299:  # noqa: PLR2004 - the class of 2xx
+    if stage is Stage.BODY and reply_code == 250:  # noqa: PLR2004 - accepted is nothing else
         return reply_rules.ACCEPTED
     if stage is Stage.COMPOSE:
         return reply_rules.COMPOSE_FAILED
@@ -62,11 +68,10 @@ def classify(
         code=reply_code,
         enhanced=parse_enhanced(text),
         text=text,
-        two_step=two_step,
     )
     for rule in _matching(reply):
         verdict = _at_stage(rule.chosen(fresh_token=fresh_token), stage)
-        if _fits(verdict.action, reply):
+        if _fits(verdict.action, reply, rule):
             return _with_detail(verdict, rule, text)
     return _at_stage(_fallback(reply, fresh_token=fresh_token), stage)
 
@@ -84,11 +89,14 @@ def classify_failure(stage: Stage, failure: reply_rules.Failure, detail: str = "
         RFC 5321 section 4.5.3.2: until the final reply nobody knows who has the mail.
     """
     if stage is Stage.BODY:
-        verdict = reply_rules.LOST_AFTER_DOT
+        unreadable = failure is reply_rules.Failure.GARBAGE
+        verdict = reply_rules.UNREADABLE_AFTER_DOT if unreadable else reply_rules.LOST_AFTER_DOT
     elif stage is Stage.COMPOSE:
         verdict = reply_rules.COMPOSE_FAILED
     elif stage is Stage.QUIT:
         verdict = reply_rules.NO_MAIL_IN_HAND
+    elif stage is Stage.CONNECT and failure is reply_rules.Failure.GARBAGE:
+        verdict = reply_rules.WRONG_PROTOCOL
     else:
         verdict = reply_rules.FAILURES[failure]
     detail = f"{failure}: {detail}" if detail else str(failure)
@@ -96,20 +104,29 @@ def classify_failure(stage: Stage, failure: reply_rules.Failure, detail: str = "
 
 
 def _matching(reply: Reply) -> Iterator[ReplyRule]:
-    """Give the rows that fit, best first: by words, by enhanced code, by basic code."""
-    rules = reply_rules.RULES
-    yield from (rule for rule in rules if rule.by_text(reply))
-    yield from (rule for rule in rules if rule.by_enhanced(reply))
-    yield from (rule for rule in rules if rule.by_code(reply))
+    """Give the rows that fit, best first: words, enhanced code, words of no row, basic code."""
+    yield from (rule for rule in RULES if rule.by_text(reply))
+    numbered = [rule for rule in RULES if rule.by_enhanced(reply)]
+    our_address = [rule for rule in ABOUT_OUR_ADDRESS if rule.by_text(reply)]
+    if not reply.number_says_little:
+        # Whoever calls our address blocked blames neither mail nor recipient, by whatever number.
+        yield from (
+            rule for rule in numbered if not our_address or rule.verdict.action not in _CHARGED
+        )
+    yield from our_address
+    yield from (rule for rule in WORD_RULES if rule.by_text(reply))
+    yield from numbered
+    yield from (rule for rule in RULES if rule.by_code(reply))
 
 
-def _fits(action: Action, reply: Reply) -> bool:
-    """Keep a row from ending what the stage or the basic code leaves open."""
+def _fits(action: Action, reply: Reply, rule: ReplyRule) -> bool:
+    """Keep a row from ending what stage, code or enhanced code leave open."""
+    final = reply.is_final or (reply.code >= 500 and rule.by_enhanced(reply))  # noqa: PLR2004
     match action:
         case Action.DEAD:
-            return reply.stage not in _BEFORE_MAIL and reply.code >= 500  # noqa: PLR2004
+            return reply.stage not in _BEFORE_MAIL and final
         case Action.RECIPIENT_REJECTED:
-            return reply.stage in _WITH_RECIPIENTS and reply.code >= 500  # noqa: PLR2004
+            return reply.stage in _WITH_RECIPIENTS and final
         case Action.SPLIT:
             return reply.stage in _WITH_RECIPIENTS
         case _:
@@ -119,11 +136,19 @@ def _fits(action: Action, reply: Reply) -> bool:
 def _fallback(reply: Reply, *, fresh_token: bool) -> Verdict:
     if reply.stage is Stage.QUIT:
         return reply_rules.NO_MAIL_IN_HAND
-    if reply.code < 500:  # noqa: PLR2004 - 4xx
+    if not reply.is_final:
         return reply_rules.UNKNOWN_TRANSIENT
     unknown = reply_rules.UNKNOWN_AT_CONNECT
     stale, fresh = reply_rules.REFUSED_BY_STAGE.get(reply.stage, (unknown, unknown))
-    return fresh if fresh_token else stale
+    verdict = fresh if fresh_token else stale
+    return replace(verdict, next_step=f"{verdict.next_step} {_said(reply)}")
+
+
+def _said(reply: Reply) -> str:
+    """Quote a reply that nobody knows, for whoever has to act on it; one line of it will do."""
+    words = " ".join(reply.text.split())
+    shown = words if len(words) <= _DETAIL_LENGTH else f"{words[:_DETAIL_LENGTH]}…"
+    return f"It said: '{reply.code} {shown}'."
 
 
 def _out_of_class(stage: Stage) -> Verdict:

@@ -48,6 +48,10 @@ def enhanced(*codes: str) -> tuple[tuple[EnhancedCode, EnhancedCode], ...]:
     return tuple(ranges)
 
 
+def _is_in(code: EnhancedCode, ranges: tuple[tuple[EnhancedCode, EnhancedCode], ...]) -> bool:
+    return any(first <= code <= last for first, last in ranges)
+
+
 def _triple(code: str) -> EnhancedCode:
     first, second, third = (int(part) for part in code.split("."))
     return first, second, third
@@ -63,20 +67,31 @@ class Reply:
         code: Basic reply code.
         enhanced: Enhanced status code, None where there was none.
         text: The text, lines joined by a newline.
-        two_step: The token went after a 334, not on the AUTH line.
     """
 
     stage: Stage
     code: int
     enhanced: EnhancedCode | None
     text: str
-    two_step: bool
+
+    @property
+    def is_final(self) -> bool:
+        """Whether code and enhanced code agree that nothing will change by waiting."""
+        return self.code >= 500 and not (self.enhanced and self.enhanced[0] == 4)  # noqa: PLR2004
+
+    @property
+    def number_says_little(self) -> bool:
+        """Whether the enhanced code stands for a whole class: x.y.0, or the x.7.1 of refusals."""
+        return self.enhanced is not None and (self.enhanced[2] == 0 or self.enhanced[1:] == (7, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyRule:
     """
     One row: a reply is recognised by its words, else by its enhanced code, else by its code.
+
+    The enhanced code says more than the code beside it: a row of a code alone does not hold where
+    another enhanced code stands beside it than those it names.
 
     Attributes:
         verdict: What it means.
@@ -85,7 +100,7 @@ class ReplyRule:
         codes: Basic codes the row is limited to; empty: any.
         stages: Stages the row is limited to; empty: any.
         with_fresh_token: What it means when the token was got just now.
-        inline_token_only: Holds only while the token went on the AUTH line itself.
+        beside: Enhanced codes that a row of a code alone allows beside it; None: any.
         detail: Pattern whose first group is worth recording with the attempt.
     """
 
@@ -95,7 +110,7 @@ class ReplyRule:
     codes: frozenset[int] = frozenset()
     stages: frozenset[Stage] = frozenset()
     with_fresh_token: Verdict | None = None
-    inline_token_only: bool = False
+    beside: tuple[tuple[EnhancedCode, EnhancedCode], ...] | None = ()
     detail: re.Pattern[str] | None = None
 
     def by_text(self, reply: Reply) -> bool:
@@ -109,19 +124,23 @@ class ReplyRule:
             code is not None
             # A 4xx may not be made final by a 5.x.x beside it; the basic class decides.
             and not (code[0] == 5 and reply.code < 500)  # noqa: PLR2004
-            and any(first <= code <= last for first, last in self.enhanced)
+            and _is_in(code, self.enhanced)
             and self._admits(reply)
         )
 
     def by_code(self, reply: Reply) -> bool:
         """Say whether a row without words and enhanced codes covers the reply."""
-        return self.text is None and not self.enhanced and self._admits(reply)
+        code = reply.enhanced
+        return (
+            self.text is None
+            and not self.enhanced
+            and (code is None or self.beside is None or _is_in(code, self.beside))
+            and self._admits(reply)
+        )
 
     def _admits(self, reply: Reply) -> bool:
-        return (
-            (not self.codes or reply.code in self.codes)
-            and (not self.stages or reply.stage in self.stages)
-            and not (self.inline_token_only and reply.two_step)
+        return (not self.codes or reply.code in self.codes) and (
+            not self.stages or reply.stage in self.stages
         )
 
     def chosen(self, *, fresh_token: bool) -> Verdict:

@@ -7,13 +7,7 @@ from enum import StrEnum
 from models.stages import Stage
 from workers.reply_rules_mail import MAIL_RULES, SEND_AS_DENIED
 from workers.reply_rules_recipient import RECIPIENT_RULES
-from workers.reply_rules_session import (
-    AUTH_REFUSED,
-    AUTH_REFUSED_AGAIN,
-    HOUR,
-    MECHANISM_MISSING,
-    SESSION_RULES,
-)
+from workers.reply_rules_session import AUTH_REFUSED, AUTH_REFUSED_AGAIN, SESSION_RULES
 from workers.verdict import (
     Action,
     Limit,
@@ -41,8 +35,8 @@ class Failure(StrEnum):
     REFUSED = "refused"
     CERTIFICATE = "certificate"
     NO_STARTTLS = "no-starttls"
-    NO_XOAUTH2 = "no-xoauth2"
-    """The server's list after TLS has no ``AUTH XOAUTH2``."""
+    GARBAGE = "garbage"
+    """What came in place of a reply is none of SMTP."""
 
 
 ACCEPTED = Verdict(
@@ -69,7 +63,6 @@ UNKNOWN_AT_CONNECT = retry_backoff(
             Remedy.FIX_CONFIGURATION,
             "The server refuses to talk to us again and again.",
             "Read the raw reply; check host, port and the network address that we send from.",
-            probe=HOUR,
         ),
     ),
 )
@@ -78,8 +71,8 @@ UNKNOWN_AT_MAIL = park(
     Scope.MAILBOX,
     Remedy.ADMIN_SETTING,
     "The server refuses this sender for a reason that is not in our tables.",
-    "Read the raw reply and act on it, then resume the mailbox; repeating it could lock the"
-    " mailbox out.",
+    "Read the raw reply and act on it; repeating it could lock the mailbox out, so it is probed"
+    " rarely.",
 )
 UNKNOWN_AT_RCPT = rejected(
     "refused-at-rcpt",
@@ -104,7 +97,6 @@ UNEXPECTED = retry_backoff(
             Remedy.FIX_CONFIGURATION,
             "What answers at this address does not speak SMTP as expected.",
             "Check host and port, and look for a device on the way that rewrites SMTP.",
-            probe=HOUR,
         ),
     ),
 )
@@ -113,6 +105,26 @@ UNREADABLE_AFTER_DOT = retry_backoff(
     "The answer to the mail could not be understood, so it may have been taken.",
     "Look for its Message-ID in Sent Items if a second copy would matter.",
     uncertain=True,
+)
+_WRONG_SERVER_STEP = (
+    "Check host and port of the mailbox's cloud (worldwide: smtp.office365.com, port 587), and"
+    " look for a proxy that answers in its place."
+)
+WRONG_PROTOCOL = retry_backoff(
+    "wrong-protocol",
+    "What answers at this host and port is no mail server.",
+    _WRONG_SERVER_STEP,
+    remedy=Remedy.FIX_CONFIGURATION,
+    limit=Limit(
+        times=3,
+        then=park(
+            "wrong-protocol-again",
+            Scope.MAILBOX,
+            Remedy.FIX_CONFIGURATION,
+            "What keeps answering at this host and port is no mail server.",
+            _WRONG_SERVER_STEP,
+        ),
+    ),
 )
 NO_MAIL_IN_HAND = retry_soon(
     "after-the-mail",
@@ -184,7 +196,6 @@ FAILURES = {
                 Remedy.FIX_CONFIGURATION,
                 "The server keeps showing a certificate that is not the one it should be.",
                 _UNSAFE_STEP,
-                probe=HOUR,
             ),
         ),
     ),
@@ -201,10 +212,9 @@ FAILURES = {
                 Remedy.FIX_CONFIGURATION,
                 "The server keeps offering no encryption.",
                 _UNSAFE_STEP,
-                probe=HOUR,
             ),
         ),
     ),
-    Failure.NO_XOAUTH2: MECHANISM_MISSING,
+    Failure.GARBAGE: UNEXPECTED,
 }
 """Before the final dot: certainly not sent."""

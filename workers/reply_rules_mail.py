@@ -12,6 +12,8 @@ from datetime import timedelta
 from models.stages import Stage
 from workers.reply_rule import ReplyRule, enhanced, words
 from workers.verdict import (
+    DAY,
+    HOUR,
     Action,
     Limit,
     Remedy,
@@ -24,13 +26,9 @@ from workers.verdict import (
     throttle,
 )
 
-HOUR = 3600.0
-DAY = 24 * HOUR
-
 LOCKOUT_PROBE = 6 * HOUR
 """How long Microsoft locks out is unpublished, and each error may prolong it. [L-CONT]"""
 
-_SUBMITTED = frozenset({Stage.DATA, Stage.BODY})
 _AT_MAIL = frozenset({Stage.MAIL, Stage.DATA, Stage.BODY})
 _SIZE_KNOWN = frozenset({Stage.MAIL, Stage.DATA, Stage.BODY})
 
@@ -58,17 +56,30 @@ SEND_AS_DENIED = park(
     Scope.MAILBOX,
     Remedy.ADMIN_SETTING,
     "This mailbox may not send under the From address of the mail.",
-    "Grant it: Add-RecipientPermission <from address> -Trustee <mailbox> -AccessRights SendAs,"
-    " or send from the mailbox's own address. Repeated attempts lock the mailbox out.",
+    "Grant it: `Add-RecipientPermission ADDRESS -Trustee ACCOUNT -AccessRights SendAs`, or send"
+    " from the mailbox's own address. Repeated attempts lock the mailbox out, so it is probed only"
+    " once a day.",
+    # Each refusal is one of the errors that lock out; one a day is no repetition. [L-CONT]
+    probe=DAY,
 )
+
+SEND_AS_DENIED_ONCE = throttle(
+    "send-as-denied-once",
+    Scope.MAILBOX,
+    (10.0, 10.0),
+    "Exchange says that this mailbox may not send as itself, which it may.",
+    "Nothing to do; it is tried once more before anybody is asked.",
+    limit=Limit(times=1, then=SEND_AS_DENIED),
+)
+"""Of a mailbox that signs in as itself: a slip of Exchange's, if it does not come twice."""
 
 SENDER_MAILBOX_FULL = park(
     "sender-mailbox-full",
     Scope.MAILBOX,
     Remedy.ADMIN_SETTING,
     "The sending mailbox itself is full, usually its Sent Items.",
-    "Empty it and give its Sent Items a retention rule; it is probed once an hour.",
-    probe=HOUR,
+    "Empty it and give its Sent Items a retention rule; it is probed once an hour at most.",
+    probe_longest=LOCKOUT_PROBE,
 )
 
 LICENCE_INVALID = park(
@@ -221,7 +232,7 @@ MAIL_RULES = (
         text=words(r"STOREDRV\.Submission\S*?:QuotaExceeded|ShutoffQuotaExceeded"),
     ),
     # At RCPT 5.2.2 would speak of the recipient's mailbox.
-    ReplyRule(verdict=SENDER_MAILBOX_FULL, enhanced=enhanced("5.2.2"), stages=_SUBMITTED),
+    ReplyRule(verdict=SENDER_MAILBOX_FULL, enhanced=enhanced("5.2.2"), stages=_AT_MAIL),
     # [OBS] odoo, sendmail logs: 554 5.2.0 …OutboundSpamException; … verdict … RefuseQuota
     ReplyRule(
         verdict=park(
@@ -382,6 +393,19 @@ MAIL_RULES = (
         ),
         enhanced=enhanced("5.7.232-5.7.233"),
     ),
+    # MOERA: senders at *.onmicrosoft.com, 100 external recipients in 24 hours [OBS]
+    ReplyRule(
+        verdict=throttle(
+            "onmicrosoft-recipients",
+            Scope.MAILBOX,
+            (HOUR, HOUR),
+            "Senders at a tenant's onmicrosoft.com domain may reach only 100 external recipients in"
+            " 24 hours.",
+            "The mails are kept and go out as the 24 hours pass; let the mailbox send from a domain"
+            " of the customer's own, which has no such limit.",
+        ),
+        enhanced=enhanced("5.7.236"),
+    ),
     # [L-EXSRV] 552/550 5.3.4 Message size exceeds fixed maximum message size
     ReplyRule(
         verdict=TOO_LARGE,
@@ -389,14 +413,19 @@ MAIL_RULES = (
         enhanced=enhanced("5.3.4"),
         stages=_SIZE_KNOWN,
     ),
-    # RFC 1870 section 6.1: 552 answers the SIZE that MAIL declared
-    ReplyRule(verdict=TOO_LARGE, codes=frozenset({552}), stages=_SIZE_KNOWN),
+    # RFC 1870 section 6.1: 552 answers the SIZE that MAIL declared. Other enhanced codes beside it
+    # speak of something else: 5.7.0 of the content, 5.2.2 of a full mailbox.
+    ReplyRule(
+        verdict=TOO_LARGE,
+        codes=frozenset({552}),
+        stages=_SIZE_KNOWN,
+        beside=enhanced("5.0.0", "5.2.3", "5.3.0", "5.3.4"),
+    ),
     # [L-EXSRV] 452 4.3.1 Insufficient system resources
     ReplyRule(
         verdict=retry_backoff("server-resources", "The server is short of resources."),
         text=words(r"insufficient system resources"),
         enhanced=enhanced("4.3.1"),
-        codes=frozenset({421, 451, 452}),
     ),
     # [L-EXSRV] 451 4.4.0 … such as "failed to be made redundant": it was not taken
     ReplyRule(

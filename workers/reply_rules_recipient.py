@@ -40,11 +40,56 @@ _SPLIT = Verdict(
     ),
 )
 
+RESTRICTED = rejected(
+    "recipient-restricted",
+    "The recipient, a group or mailbox, takes mail only from inside or from listed senders.",
+    "Have the sending mailbox added to the senders that the recipient allows.",
+)
+
+FLOODED = retry_backoff(
+    "recipient-flooded",
+    "The recipient has had more mail this hour than Exchange lets through.",
+    "Nothing to do; use digests for this recipient.",
+    pause=(3600.0, 3600.0),
+    counts=False,
+    limit=Limit(
+        duration=timedelta(hours=24),
+        then=rejected(
+            "recipient-flooded-all-day",
+            "The recipient has had too much mail in every hour of a day.",
+            "Send digests to this recipient, or to another one.",
+        ),
+    ),
+)
+
+DOMAIN_NOT_AUTHENTICATED = dead(
+    "domain-not-authenticated",
+    Remedy.ADMIN_SETTING,
+    "The receiving side found SPF or DMARC of the tenant's domain failing.",
+    "Have the tenant's DNS records for SPF, DKIM and DMARC corrected, then replay.",
+)
+
+RECIPIENT_FULL = retry_backoff(
+    "recipient-mailbox-full",
+    "The recipient's mailbox is full.",
+    "Nothing to do here; it is tried again every hour for a day. Tell the recipient.",
+    pause=(3600.0, 3600.0),
+    counts=False,
+    limit=Limit(
+        duration=timedelta(hours=24),
+        then=rejected(
+            "recipient-mailbox-full-all-day",
+            "The recipient's mailbox has been full for a day.",
+            "Tell the recipient, or send to another one.",
+        ),
+    ),
+)
+
 RECIPIENT_RULES = (
     # [L-EXSRV] [L-NDR] 452 4.5.3 / 550 5.5.3 … too many recipients
     ReplyRule(
         verdict=_SPLIT,
-        text=words(r"too many recipients"),
+        text=words(r"too many recipients|Recip(?:ient)?Limit\b|recipients? per message"),
         enhanced=enhanced("4.5.3", "5.5.3"),
     ),
     # [L-EXSRV] 501 5.1.3 invalid address: counts towards 5.2.255
@@ -82,35 +127,18 @@ RECIPIENT_RULES = (
     ),
     # [L-NDR] 550 5.7.1, 5.7.12, 5.7.124, 5.7.133, 5.7.134, 5.7.136
     ReplyRule(
-        verdict=rejected(
-            "recipient-restricted",
-            "The recipient, a group or mailbox, takes mail only from inside or from listed"
-            " senders.",
-            "Have the sending mailbox added to the senders that the recipient allows.",
-        ),
+        verdict=RESTRICTED,
         enhanced=enhanced("5.7.1", "5.7.12", "5.7.124", "5.7.133-5.7.134", "5.7.136"),
         codes=frozenset({550}),
     ),
     # [L-NDR] 5.2.121 / 5.2.122: too much for this recipient this hour, no fault of the address
     ReplyRule(
-        verdict=retry_backoff(
-            "recipient-flooded",
-            "The recipient has had more mail this hour than Exchange lets through.",
-            "Nothing to do; use digests for this recipient.",
-            pause=(3600.0, 3600.0),
-            counts=False,
-            limit=Limit(
-                duration=timedelta(hours=24),
-                then=rejected(
-                    "recipient-flooded-all-day",
-                    "The recipient has had too much mail in every hour of a day.",
-                    "Send digests to this recipient, or to another one.",
-                ),
-            ),
-        ),
+        verdict=FLOODED,
         enhanced=enhanced("5.2.121-5.2.122"),
         stages=frozenset({Stage.RCPT, Stage.DATA, Stage.BODY}),
     ),
+    # RFC 3463 section 3.3: a full mailbox, which its owner can empty; at RCPT the recipient's
+    ReplyRule(verdict=RECIPIENT_FULL, enhanced=enhanced("5.2.2"), stages=frozenset({Stage.RCPT})),
     # [L-EXSRV] 5.2.3 … message too large for this recipient
     ReplyRule(
         verdict=rejected(
@@ -123,12 +151,7 @@ RECIPIENT_RULES = (
     ),
     # [L-NDR] 5.7.23, 5.7.509: SPF or DMARC of the tenant's domain at the receiver
     ReplyRule(
-        verdict=dead(
-            "domain-not-authenticated",
-            Remedy.ADMIN_SETTING,
-            "The receiving side found SPF or DMARC of the tenant's domain failing.",
-            "Have the tenant's DNS records for SPF, DKIM and DMARC corrected, then replay.",
-        ),
+        verdict=DOMAIN_NOT_AUTHENTICATED,
         enhanced=enhanced("5.7.23", "5.7.509"),
     ),
     # [L-NDR] 4.4.7, 4.4.316, 5.4.300: Exchange has already retried when it says so with a 5xx

@@ -13,6 +13,7 @@ from datetime import timedelta
 from models.stages import Stage
 from workers.reply_rule import ReplyRule, enhanced, words
 from workers.verdict import (
+    HOUR,
     Action,
     Limit,
     Remedy,
@@ -24,11 +25,17 @@ from workers.verdict import (
     throttle,
 )
 
-HOUR = 3600.0
 SWITCH_PROBE = 600.0
 """An AUTH switch shows at AUTH already, so looking every ten minutes sends no mail."""
 
 _AUTH = frozenset({Stage.AUTH})
+_IN_A_MAIL = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.BODY})
+
+_NO_MORE = enhanced("5.0.0")
+"""Beside a basic code it says nothing more than that."""
+
+_PROTOCOL = enhanced("5.0.0", "5.3.3", "5.5.0-5.5.999")
+"""Of the dialogue itself (RFC 3463 section 3.6)."""
 
 _OAUTH_ONLY = (
     "Check the mailbox's settings: only XOAUTH2 may be used; if they are right, report this as a"
@@ -56,7 +63,6 @@ PROTOCOL_ERROR = retry_soon(
             "The server refuses our commands on every connection.",
             "Look for a firewall or proxy that inspects SMTP on this path; if there is none, report"
             " this as a bug with the raw reply.",
-            probe=HOUR,
         ),
     ),
 )
@@ -72,6 +78,8 @@ MECHANISM_MISSING = park(
 NOT_AUTHENTICATED = retry_soon(
     "not-authenticated",
     "The server says that this session is not signed in.",
+    # The mail that was in hand has nothing to do with it.
+    counts=False,
     limit=Limit(
         times=1,
         then=park(
@@ -85,13 +93,6 @@ NOT_AUTHENTICATED = retry_soon(
     ),
 )
 
-TWO_STEP = Verdict(
-    rule="auth-line-too-long",
-    action=Action.USE_TWO_STEP_AUTH,
-    meaning="The server does not take a token of this length on the AUTH line.",
-    next_step="Nothing to do; the token is sent in a step of its own.",
-)
-
 TOKEN_REFUSED_AGAIN = park(
     "token-refused-again",
     Scope.MAILBOX,
@@ -102,7 +103,6 @@ TOKEN_REFUSED_AGAIN = park(
     " https://outlook.office.com/SMTP.Send; for app-only access check the service principal and"
     " the mailbox permission. The grant is kept.",
     # Changed rights take up to an hour to show, and a failed AUTH is no mail. [OBS]
-    probe=HOUR,
 )
 
 TOKEN_REFUSED = Verdict(
@@ -119,7 +119,6 @@ AUTH_REFUSED_AGAIN = park(
     "Sign-in to SMTP was refused for a reason that is not in our tables.",
     "Read the raw reply and the tenant's sign-in log; the grant is kept, so nothing has to be"
     " consented anew.",
-    probe=HOUR,
 )
 
 AUTH_REFUSED = Verdict(
@@ -202,7 +201,6 @@ SESSION_RULES = (
                     "For six hours the front end has not reached this mailbox's own server.",
                     "Check the host of this mailbox's cloud, and that the mailbox exists and is"
                     " licensed; then open a ticket with Microsoft.",
-                    probe=HOUR,
                 ),
             ),
         ),
@@ -236,16 +234,6 @@ SESSION_RULES = (
         text=words(r"invalid xoauth2"),
         enhanced=enhanced("5.5.124"),
     ),
-    # [TEST] 500 5.5.2 Line too long, to the AUTH line with the token in it
-    ReplyRule(
-        verdict=TWO_STEP,
-        text=words(r"line (?:is )?too long"),
-        enhanced=enhanced("5.5.2", "5.5.4", "5.5.6", "5.3.3"),
-        codes=frozenset({500, 501}),
-        stages=_AUTH,
-        inline_token_only=True,
-    ),
-    ReplyRule(verdict=TWO_STEP, codes=frozenset({500, 501}), stages=_AUTH, inline_token_only=True),
     # [G-FLUENT44] [G-NM1025] 504 5.7.4 Unrecognized authentication type (older: 502)
     ReplyRule(
         verdict=MECHANISM_MISSING,
@@ -258,14 +246,20 @@ SESSION_RULES = (
         codes=frozenset({502, 504}),
         stages=_AUTH,
     ),
-    ReplyRule(verdict=MECHANISM_MISSING, codes=frozenset({502, 504}), stages=_AUTH),
+    ReplyRule(
+        verdict=MECHANISM_MISSING, codes=frozenset({502, 504}), stages=_AUTH, beside=_NO_MORE
+    ),
     # [L-NDR] [OBS] 530 5.7.57 Client not authenticated to send mail
     ReplyRule(
         verdict=NOT_AUTHENTICATED,
         text=words(r"client (?:was )?not authenticated"),
         enhanced=enhanced("5.7.57"),
     ),
-    ReplyRule(verdict=NOT_AUTHENTICATED, codes=frozenset({530})),
+    ReplyRule(
+        verdict=NOT_AUTHENTICATED,
+        codes=frozenset({530}),
+        beside=enhanced("5.0.0", "5.5.1", "5.7.0-5.7.1"),
+    ),
     # [G-EOP193] 535 5.7.139 …, SmtpClientAuthentication is disabled for the Tenant.
     ReplyRule(
         verdict=park(
@@ -273,10 +267,11 @@ SESSION_RULES = (
             Scope.TENANT,
             Remedy.ADMIN_SETTING,
             "SMTP AUTH is switched off for the whole tenant and this mailbox inherits that.",
-            "Switch it on for the mailbox: Set-CASMailbox -Identity <mailbox>"
-            " -SmtpClientAuthenticationDisabled $false (it may take an hour), or for all:"
-            " Set-TransportConfig -SmtpClientAuthenticationDisabled $false.",
+            "Switch it on for the mailbox in the admin center: Mail, Manage email apps,"
+            " Authenticated SMTP (it may take an hour); or for the whole tenant:"
+            " `Set-TransportConfig -SmtpClientAuthenticationDisabled $false`.",
             probe=SWITCH_PROBE,
+            probe_longest=HOUR,
         ),
         text=words(r"SmtpClientAuthentication is disabled for the tenant"),
     ),
@@ -287,10 +282,11 @@ SESSION_RULES = (
             Scope.MAILBOX,
             Remedy.ADMIN_SETTING,
             "SMTP AUTH is switched off for this mailbox.",
-            "Switch it on: Set-CASMailbox -Identity <mailbox> -SmtpClientAuthenticationDisabled"
-            " $false, or in the admin center: mailbox, Mail, Manage email apps, Authenticated SMTP"
-            " (it may take an hour).",
+            "Switch it on in the admin center: mailbox, Mail, Manage email apps, Authenticated"
+            " SMTP; or (it may take an hour):"
+            " `Set-CASMailbox -Identity ADDRESS -SmtpClientAuthenticationDisabled $false`.",
             probe=SWITCH_PROBE,
+            probe_longest=HOUR,
         ),
         # The link stands under both texts; alone it is read as the narrower one.
         text=words(r"SmtpClientAuthentication is disabled for the mailbox|smtp_auth_disabled"),
@@ -309,7 +305,6 @@ SESSION_RULES = (
             Remedy.FIX_CONFIGURATION,
             "Exchange calls the credentials wrong although the token is new.",
             "Check that the account that consented is this mailbox. The grant is kept.",
-            probe=HOUR,
         ),
         text=words(r"user credentials were incorrect"),
     ),
@@ -335,7 +330,6 @@ SESSION_RULES = (
             " Conditional Access, multi-factor authentication or a disabled protocol.",
             "Check the sign-in log of the mailbox and the Conditional Access policies; allow this"
             " app, or this server's address, for the mailbox.",
-            probe=HOUR,
         ),
         text=words(r"did not meet the criteria to be authenticated"),
     ),
@@ -378,7 +372,6 @@ SESSION_RULES = (
                     "The customer's own federation server keeps failing, so no mailbox of the"
                     " tenant can sign in.",
                     "Have the customer check the federation server and its HTTPS address.",
-                    probe=HOUR,
                 ),
             ),
         ),
@@ -391,13 +384,18 @@ SESSION_RULES = (
         with_fresh_token=TOKEN_REFUSED_AGAIN,
         enhanced=enhanced("5.7.3", "5.7.8"),
         codes=frozenset({535}),
+        stages=_AUTH,
         detail=words(r'"status"\s*:\s*"([^"]+)"'),
     ),
+    # A sign-in that the server takes back in the middle of a mail is no fault of that mail.
+    ReplyRule(verdict=NOT_AUTHENTICATED, codes=frozenset({535}), stages=_IN_A_MAIL, beside=None),
     # An unknown 535 never costs the grant: another would cost somebody a consent.
     ReplyRule(
         verdict=AUTH_REFUSED,
         with_fresh_token=AUTH_REFUSED_AGAIN,
         codes=frozenset({535}),
+        stages=_AUTH,
+        beside=None,
         detail=words(r'"status"\s*:\s*"([^"]+)"'),
     ),
     # [L-EXSRV] 500 5.3.3 Unrecognized command, 503 5.5.2 Send hello first, 501 5.5.4 …
@@ -410,13 +408,19 @@ SESSION_RULES = (
         codes=frozenset({500, 501, 502, 503}),
         stages=frozenset(Stage) - {Stage.RCPT},
     ),
-    ReplyRule(verdict=PROTOCOL_ERROR, codes=frozenset({503})),
+    ReplyRule(verdict=PROTOCOL_ERROR, codes=frozenset({503}), beside=_PROTOCOL),
     ReplyRule(
         verdict=PROTOCOL_ERROR,
         codes=frozenset({500, 502}),
         stages=frozenset(Stage) - {Stage.RCPT},
+        beside=_PROTOCOL,
     ),
-    ReplyRule(verdict=BUG_AUTH_PAYLOAD, codes=frozenset({501}), stages=_AUTH),
-    ReplyRule(verdict=PROTOCOL_ERROR, codes=frozenset({501, 504}), stages=frozenset({Stage.EHLO})),
+    ReplyRule(verdict=BUG_AUTH_PAYLOAD, codes=frozenset({501}), stages=_AUTH, beside=_PROTOCOL),
+    ReplyRule(
+        verdict=PROTOCOL_ERROR,
+        codes=frozenset({501, 504}),
+        stages=frozenset({Stage.EHLO}),
+        beside=_PROTOCOL,
+    ),
 )
 """Connection and sign-in, and what is about the dialogue itself."""

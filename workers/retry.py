@@ -69,7 +69,7 @@ class Repeat:
     """
     Try again at once, changed as ``verdict.action`` says.
 
-    The action is ``REAUTH``, ``USE_TWO_STEP_AUTH`` or ``SPLIT``; no attempt is counted.
+    The action is ``REAUTH`` or ``SPLIT``; no attempt is counted.
     """
 
     verdict: Verdict
@@ -176,7 +176,7 @@ def next_step(  # noqa: C901, PLR0911 - one branch and one return per action
     match verdict.action:
         case Action.ACCEPTED:
             return Done(verdict=verdict)
-        case Action.REAUTH | Action.USE_TWO_STEP_AUTH | Action.SPLIT:
+        case Action.REAUTH | Action.SPLIT:
             return Repeat(verdict=verdict)
         case Action.DEAD | Action.RECIPIENT_REJECTED:
             return GiveUp(verdict=verdict, cause=Cause.REFUSED)
@@ -223,9 +223,7 @@ def escalated(verdict: Verdict, *, repeats: int, elapsed: timedelta) -> Verdict:
 
 def _park(verdict: Verdict, *, now: datetime, park_count: int) -> Park:
     assert verdict.scope is not None
-    seconds = verdict.probe_after_seconds
-    if park_count > 0 and verdict.probe_again_seconds is not None:
-        seconds = verdict.probe_again_seconds
+    seconds = verdict.probe_in(park_count)
     probe_at = None if seconds is None else now + timedelta(seconds=seconds)
     return Park(verdict=verdict, scope=verdict.scope, probe_at=probe_at)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from models.auth_forms import AuthForm
 from models.grants import APP_ONLY
-from workers.reply_rules_mail import SEND_AS_DENIED
+from workers.reply_rules_mail import SEND_AS_DENIED, SEND_AS_DENIED_ONCE
 from workers.reply_rules_session import AUTH_REFUSED_AGAIN, TOKEN_REFUSED_AGAIN
 
 if TYPE_CHECKING:
@@ -35,6 +35,16 @@ def other_form_for_sender(sender: Sender, verdict: Verdict) -> AuthForm | None:
     """
     denied = verdict.rule == SEND_AS_DENIED.rule and sender.auth_form is AuthForm.DELEGATE
     return AuthForm.MAILBOX if denied and _is_delegated_for_another(sender) else None
+
+
+def with_patience(sender: Sender, verdict: Verdict) -> Verdict:
+    """
+    Doubt the first refusal of a From address that is the mailbox's own, signed in as itself.
+
+    Each such refusal counts towards a lock-out, so the mailbox rests until the second try.
+    """
+    itself = sender.signs_in_as.lower() == sender.address.lower()
+    return SEND_AS_DENIED_ONCE if itself and verdict.rule == SEND_AS_DENIED.rule else verdict
 
 
 def _is_delegated_for_another(sender: Sender) -> bool:

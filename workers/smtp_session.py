@@ -34,12 +34,28 @@ from workers.conversation import (
     take_over,
 )
 from workers.line_locks import command_line, path, sign_in_argument
+from workers.wrong_protocol import not_smtp
 
 MAX_COMMAND_LINE = 512
 """Octets of a command line that any server must take (RFC 5321 section 4.5.3.1.4)."""
 
 _FAREWELL_SECONDS = 1.0
 """For the server to hang up as well."""
+
+MAIL_TAKEN = frozenset({250})
+RCPT_TAKEN = frozenset({250, 251, 252})
+"""251 forwards, 252 could not look the address up; both say that the mail will be taken."""
+
+DATA_GO_AHEAD = frozenset({354})
+ACCEPTED = frozenset({250})
+"""
+After the final dot. What else a server says there is no promise to deliver.
+
+Source:
+    RFC 5321 section 4.3.2: the codes that each command may earn, and no class of them.
+"""
+
+_REFUSALS = range(400, 600)
 
 _TWO_STEPS_REFUSED = frozenset({500, 501, 503})
 """Answers to AUTH without a token, of servers that want it in the same line."""
@@ -163,8 +179,11 @@ class SmtpSession:
                 reply_text=first.text,
                 refused={address: (reply.code, reply.text) for address, reply in refused.items()},
             )
-        if go_ahead.code != 354:  # noqa: PLR2004 - RFC 5321 section 4.3.2
-            await self._reset()
+        if go_ahead.code not in DATA_GO_AHEAD:
+            if go_ahead.code in _REFUSALS:
+                await self._reset()
+            else:
+                self._conversation.abort()
             raise SubmissionFailed(
                 stage=Stage.DATA, reply_code=go_ahead.code, reply_text=go_ahead.text
             )
@@ -191,7 +210,7 @@ class SmtpSession:
         """
         option = "" if address.isascii() else " SMTPUTF8"
         (reply,) = await self._exchange([command_line(f"MAIL FROM:{path(address)}{option}")])
-        if reply.code >= 400:  # noqa: PLR2004
+        if reply.code not in MAIL_TAKEN:
             raise SubmissionFailed(stage=Stage.MAIL, reply_code=reply.code, reply_text=reply.text)
         await self._reset()
         return reply
@@ -256,30 +275,46 @@ class SmtpSession:
     ) -> list[Reply]:
         """Wait for each reply, for servers that do not offer PIPELINING."""
         replies = await self._exchange([mail_from])
-        if replies[0].code >= 400:  # noqa: PLR2004
+        if replies[0].code not in MAIL_TAKEN:
             return [*replies, *([replies[0]] * (len(recipients) + 1))]
         for command in recipients:
             replies += await self._exchange([command])
-        if any(reply.code < 400 for reply in replies[1:]):  # noqa: PLR2004
+            if replies[-1].code not in RCPT_TAKEN and replies[-1].code not in _REFUSALS:
+                # Nothing more is said to a server that is out of step.
+                missing = len(recipients) + 1 - len(replies)
+                return [*replies, *([replies[-1]] * (missing + 1))]
+        if any(reply.code in RCPT_TAKEN for reply in replies[1:]):
             return replies + await self._exchange([data])
         return [*replies, Reply(554, "no valid recipients")]
 
     def _judge(
         self, envelope: Envelope, replies: Sequence[Reply]
     ) -> tuple[list[str], dict[str, Reply]]:
+        """
+        Tell who will get the mail, before any of it is sent.
+
+        Raises:
+            SubmissionFailed: The sender was not taken, or an answer is none to its command: then
+                replies and commands may be out of step, and nothing more is said on this line.
+        """
         sender = replies[0]
-        if sender.code >= 400:  # noqa: PLR2004
-            if replies[-1].code == 354:  # noqa: PLR2004
-                # It waits for a mail that nobody sends.
+        if sender.code not in MAIL_TAKEN:
+            if sender.code not in _REFUSALS or replies[-1].code in DATA_GO_AHEAD:
+                # Out of step, or it waits for a mail that nobody sends.
                 self._conversation.abort()
             raise SubmissionFailed(stage=Stage.MAIL, reply_code=sender.code, reply_text=sender.text)
         accepted: list[str] = []
         refused: dict[str, Reply] = {}
         for address, reply in zip(envelope.recipients, replies[1:-1], strict=True):
-            if reply.code < 400:  # noqa: PLR2004
+            if reply.code in RCPT_TAKEN:
                 accepted.append(address)
-            else:
+            elif reply.code in _REFUSALS:
                 refused[address] = reply
+            else:
+                self._conversation.abort()
+                raise SubmissionFailed(
+                    stage=Stage.RCPT, reply_code=reply.code, reply_text=reply.text
+                )
         return accepted, refused
 
     async def _withdraw(self, go_ahead: Reply) -> None:
@@ -289,7 +324,7 @@ class SmtpSession:
         A server that answers a pipelined DATA with 354 although it refused every recipient gets
         an empty mail, as RFC 2920 section 3.1 asks; it must refuse that.
         """
-        if go_ahead.code == 354:  # noqa: PLR2004
+        if go_ahead.code in DATA_GO_AHEAD:
             try:
                 await self._conversation.exchange(
                     b".\r\n", replies=1, timeout_seconds=self._settings.command_timeout_seconds
@@ -332,8 +367,12 @@ class SmtpSession:
                     seconds=time.perf_counter() - started,
                 )
             )
-        if reply.code >= 400:  # noqa: PLR2004
-            await self._reset()
+        if reply.code not in ACCEPTED:
+            if reply.code in _REFUSALS:
+                await self._reset()
+            else:
+                # Perhaps the answer to something else; the one to this mail may still come.
+                self._conversation.abort()
             raise SubmissionFailed(stage=Stage.BODY, reply_code=reply.code, reply_text=reply.text)
         return reply
 
@@ -515,11 +554,29 @@ class _Opening:
             self._trace(Step(stage, sent, received, seconds, self.detail))
 
 
+_MALFORMED = "Malformed SMTP response line: "
+"""Before the line itself, in what aiosmtplib says of one that it cannot read."""
+
+_NO_GREETING = (
+    "the connection was taken, but nothing was said: a port for the web, for a mailbox or for SMTP "
+    "over TLS from the start (465) waits for us to speak first; submission greets, on port 587"
+)
+
+
 def _as_failure(stage: Stage, error: Exception) -> SubmissionFailed:
     cause = _root_cause(error)
     failure = "disconnected"
-    if isinstance(error, aiosmtplib.SMTPResponseException) and error.code >= 100:  # noqa: PLR2004
-        return SubmissionFailed(stage=stage, reply_code=error.code, reply_text=error.message)
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        if error.code >= 100:  # noqa: PLR2004
+            return SubmissionFailed(
+                stage=stage, reply_code=error.code, reply_text=_readable(error.message)
+            )
+        said = not_smtp(_readable(error.message.removeprefix(_MALFORMED)))
+        return SubmissionFailed(stage=stage, failure="garbage", reply_text=said)
+    if isinstance(error, aiosmtplib.SMTPConnectTimeoutError) and isinstance(
+        error.__cause__, aiosmtplib.SMTPReadTimeoutError
+    ):
+        return SubmissionFailed(stage=stage, failure="timeout", reply_text=_NO_GREETING)
     if isinstance(cause, ssl.SSLCertVerificationError):
         failure = "certificate"
     elif isinstance(cause, ssl.SSLError):
@@ -531,6 +588,11 @@ def _as_failure(stage: Stage, error: Exception) -> SubmissionFailed:
     elif isinstance(cause, ConnectionRefusedError):
         failure = "refused"
     return SubmissionFailed(stage=stage, failure=failure, reply_text=str(cause) or str(error))
+
+
+def _readable(text: str) -> str:
+    """Put a sign in place of each octet that is no UTF-8; aiosmtplib leaves half surrogates."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _root_cause(error: BaseException) -> BaseException:
@@ -575,7 +637,7 @@ async def _authenticate(client: aiosmtplib.SMTP, user: str, token: str) -> aiosm
         explanation = _explanation(answer.message)
         answer = await client.execute_command(b"")
     if answer.code != 235:  # noqa: PLR2004
-        text = f"{answer.message} {explanation}".strip()
+        text = f"{_readable(answer.message)} {explanation}".strip()
         raise SubmissionFailed(stage=Stage.AUTH, reply_code=answer.code, reply_text=text)
     return answer
 

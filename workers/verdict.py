@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+HOUR = 3600.0
+DAY = 24 * HOUR
+
 
 class Action(StrEnum):
     """What has to happen next; ``retry.next_step`` turns it into times."""
@@ -20,8 +23,6 @@ class Action(StrEnum):
     THROTTLE_TENANT = "throttle_tenant"
     REAUTH = "reauth"
     """Drop the access token, get another, try once more. The grant stays."""
-    USE_TWO_STEP_AUTH = "use_two_step_auth"
-    """The AUTH line was too long or not understood: wait for 334, then send the token."""
     SPLIT = "split"
     """Send the same mail to fewer recipients at a time."""
     PARK = "park"
@@ -104,9 +105,10 @@ class Verdict:
         remedy: What kind of cure it needs.
         scope: How far a park or a throttle reaches; None for everything else.
         pause_seconds: First and longest wait. (0, 0) leaves it to the retry policy.
-        probe_after_seconds: A park may try one mail by itself after this; None: only a person
+        probe_after_seconds: A park tries one mail by itself after this; None: only a person
             resumes it.
-        probe_again_seconds: Wait after a probe that failed; None: as before the first.
+        probe_again_seconds: Wait after the first probe that failed; None: twice the one before.
+        probe_longest_seconds: The waits double up to this.
         uncertain: The mail may or may not have been taken.
         counts: It uses up one of the delivery's attempts.
         limit: What follows when the same answer keeps coming.
@@ -123,6 +125,7 @@ class Verdict:
     pause_seconds: tuple[float, float] = (0.0, 0.0)
     probe_after_seconds: float | None = None
     probe_again_seconds: float | None = None
+    probe_longest_seconds: float = DAY
     uncertain: bool = False
     counts: bool = False
     limit: Limit | None = None
@@ -140,6 +143,23 @@ class Verdict:
             raise ValueError(f"{self.rule}: pauses must grow, not {first} to {longest}")
         if self.action in _PAUSING and first <= 0:
             raise ValueError(f"{self.rule}: {self.action} needs a pause")
+
+    def probe_in(self, failed_probes: int) -> float | None:
+        """
+        Give the seconds until a parked mailbox tries one mail by itself; None: it does not.
+
+        A refusal that is taken back ends soon by itself; one that is not is met ever more rarely.
+
+        Args:
+            failed_probes: Those in a row that met the same again.
+        """
+        first = self.probe_after_seconds
+        if first is None or failed_probes == 0:
+            return first
+        again = self.probe_again_seconds or 2 * first
+        # Thirty doublings exceed any distance; a larger exponent would overflow a float in the end.
+        grown = again * 2.0 ** min(failed_probes - 1, 30)
+        return min(grown, max(self.probe_longest_seconds, first))
 
     @property
     def needs_consent(self) -> bool:
@@ -163,11 +183,12 @@ def park(
     meaning: str,
     next_step: str,
     *,
-    probe: float | None = None,
+    probe: float = HOUR,
     probe_again: float | None = None,
+    probe_longest: float = DAY,
 ) -> Verdict:
     """
-    Build a verdict that waits for a person.
+    Build a verdict that waits for a person, and looks by itself whether that is still needed.
 
     Args:
         rule: Name of the row.
@@ -175,8 +196,10 @@ def park(
         remedy: Who cures it, and how.
         meaning: One sentence.
         next_step: One sentence.
-        probe: Seconds until it may try by itself; None: never.
-        probe_again: Seconds after a failed probe; None: as the first.
+        probe: Seconds until it tries one mail by itself. Where each error may prolong a lock-out
+            at Microsoft's this is long.
+        probe_again: Seconds after the first probe that failed; None: twice the first wait.
+        probe_longest: The waits double up to this.
     """
     return Verdict(
         rule=rule,
@@ -187,6 +210,7 @@ def park(
         next_step=next_step,
         probe_after_seconds=probe,
         probe_again_seconds=probe_again,
+        probe_longest_seconds=probe_longest,
     )
 
 
@@ -196,6 +220,7 @@ def retry_soon(
     next_step: str = "Nothing to do; it is sent again within seconds.",
     *,
     limit: Limit | None = None,
+    counts: bool = True,
 ) -> Verdict:
     """Build a verdict that tries again on a new connection within seconds."""
     return Verdict(
@@ -204,7 +229,7 @@ def retry_soon(
         remedy=Remedy.WAIT,
         meaning=meaning,
         next_step=next_step,
-        counts=True,
+        counts=counts,
         limit=limit,
     )
 

@@ -57,7 +57,7 @@ from workers.parking import park_unless_renewed, tell_parked
 from workers.replies import classify
 from workers.reply_rules import SIGNED_IN_AS_MAILBOX, Failure
 from workers.reply_rules_session import NOT_AUTHENTICATED
-from workers.shared_mailboxes import other_form_at_auth, other_form_for_sender
+from workers.shared_mailboxes import other_form_at_auth, other_form_for_sender, with_patience
 from workers.smtp_session import Envelope, SmtpSession, Submitted, open_session
 from workers.verdict import Action, Verdict
 
@@ -745,12 +745,14 @@ class Visit:
         took_permit: bool,
     ) -> None:
         verdict = conclusion.judge(failed, fresh_token=False)
+        sender = self._sender
+        assert sender is not None
         if self._session is not None and not self._session.usable:
             self._drop_session()
         other = await self._may_sign_in_as_mailbox(verdict)
         await self._conclude(
             delivery,
-            SIGNED_IN_AS_MAILBOX if other else verdict,
+            SIGNED_IN_AS_MAILBOX if other else with_patience(sender, verdict),
             failed,
             seconds=seconds,
             took_permit=took_permit,
@@ -824,7 +826,8 @@ class Visit:
         """Count the same answers in a row, where the verdict changes with their number."""
         if verdict.limit is None:
             return conclusion.Repeated()
-        whole_mailbox = failed.stage in conclusion.SESSION_STAGES
+        # What rests the whole mailbox is counted over its mails: each would be the first else.
+        whole_mailbox = failed.stage in conclusion.SESSION_STAGES or verdict.scope is not None
         count, elapsed = await self._services.recorder.run(
             partial(
                 repeats,

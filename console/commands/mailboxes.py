@@ -49,6 +49,7 @@ from models.errors import ConfigurationError
 from models.lookups import BY_HAND
 from models.mailboxes import MailboxChanges, MailboxEntry
 from models.quota_counts import account_usage
+from workers.cures import filled
 from workers.reasons import meaning_of
 from workers.verdict import Action
 
@@ -553,7 +554,10 @@ def _print_ending(ending: Ending, entry: MailboxEntry) -> None:
     out.print(f"  what it means  {verdict.meaning} ({verdict.rule})", markup=False)
     # This mail is not tried again; what a worker does about such an answer, it does for alerts.
     step = "for alerts" if verdict.action in _SOLVES_ITSELF else "what to do"
-    out.print(f"  {step:<15}{verdict.next_step}", markup=False)
+    known = filled(
+        verdict.next_step, address=entry.address, account=entry.auth_user, tenant=entry.tenant_slug
+    )
+    out.print(f"  {step:<15}{known}", markup=False)
     if (command := command_for(verdict.rule, entry)) is not None:
         out.print(f"  {'command':<15}{command}", markup=False)
 

@@ -15,6 +15,7 @@ from models.grants import APP_ONLY
 from models.mailboxes import MailboxEntry
 from models.stages import Stage
 from workers import conclusion
+from workers.cures import filled
 from workers.reasons import meaning_of
 from workers.reply_rules import REFUSED_BY_STAGE
 from workers.reply_rules_mail import MAIL_RULES
@@ -200,7 +201,11 @@ def parked_over_a_mail() -> frozenset[str]:
 
 def _by_verdict(verdict: Verdict, seen: str, entry: MailboxEntry) -> Finding:
     command = command_for(verdict.rule, entry)
-    mend = f"{verdict.next_step} `{command}`" if command else verdict.next_step
+    mend = filled(
+        verdict.next_step, address=entry.address, account=entry.auth_user, tenant=entry.tenant_slug
+    )
+    if command:
+        mend += f" `{command}`"
     return failed(seen, f"{verdict.meaning} ({verdict.rule})", mend)
 
 

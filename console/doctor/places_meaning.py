@@ -87,7 +87,8 @@ def greeted(place: Place, tenant: str, greeting: Greeting) -> Finding:
         return skipped("smtp_tls")
     if failure is None or not _first_half(greeting):
         return ok(f"{place}: {_line(steps[0].received)}")
-    if failure.reply_code is None and failure.stage == Stage.CONNECT:
+    answered = failure.reply_code is not None or failure.failure == "garbage"
+    if not answered and failure.stage == Stage.CONNECT:
         seen = Seen(error=failure.reply_text, kind=str(failure.failure))
         return _unreachable(place, SMTP, tenant, seen)
     verdict = conclusion.judge(failure, fresh_token=False)

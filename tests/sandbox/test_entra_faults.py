@@ -166,3 +166,25 @@ def test_fault_that_makes_no_sense(setting, wrong):
     """A fault that could never strike is refused where it is made."""
     with pytest.raises(ValueError, match=r"code|remaining|endpoint|discovery"):
         inject(setting, wrong.pop("kind"), **wrong)
+
+
+def test_a_code_that_the_table_lacks_is_made_up(setting):
+    """Numbers appear without notice; what a client makes of one can be tried beforehand."""
+    inject(setting, "aadsts", code=59999, error="invalid_grant", text="Something new.")
+    answer = setting.post_token(grant_type="refresh_token")
+
+    assert answer.json()["error_codes"] == [59999]
+    assert answer.json()["error_description"].startswith("AADSTS59999: Something new. Trace ID: ")
+    with pytest.raises(ValueError, match="59999"):
+        inject(setting, "aadsts", code=59999)
+
+
+def test_another_provider_gives_no_number(setting):
+    """RFC 6749 knows an error and a sentence."""
+    inject(setting, "oauth", error="invalid_client", text="No.", status=401)
+    answer = setting.post_token(grant_type="refresh_token")
+
+    assert answer.status_code == 401
+    assert answer.json() == {"error": "invalid_client", "error_description": "No."}
+    with pytest.raises(ValueError, match="error"):
+        inject(setting, "oauth")

@@ -191,7 +191,7 @@ async def play(field: ParkField, case: Case) -> None:
     for number in range(case.tries):
         if number:
             field.pass_time()
-            _age(field.whole, case.later)
+            age(field.whole, case.later)
         end = await visit(field.whole, field.mailbox_id)
 
     assert end is VisitEnd.HALTED
@@ -241,7 +241,7 @@ async def _end(field: ParkField, cure: str, *, may_probe: bool) -> None:
     assert field.redis.exists(field.keys.wake(field.mailbox_id, critical=False))
 
 
-def _age(whole: Whole, by: timedelta) -> None:
+def age(whole: Whole, by: timedelta) -> None:
     """Let the tries have been so long ago."""
     with write(whole.engine) as connection:
         for row in connection.execute(select(ATTEMPT.c.id, ATTEMPT.c.finished_at)).all():
@@ -251,9 +251,9 @@ def _age(whole: Whole, by: timedelta) -> None:
 
 @asynccontextmanager
 async def park_field(
-    request: pytest.FixtureRequest, kind: str, factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, kind: str, factory: pytest.TempPathFactory, **changes: Any
 ) -> AsyncIterator[ParkField]:
-    """Build the field on a database of its own; for fixtures of a module."""
+    """Build the field on a database of its own, with other settings; for fixtures of a module."""
     folder: Path = factory.mktemp(f"parks-{kind}")
     shared = request.getfixturevalue("_shared_redis")
     keys = RedisKeys(prefix=f"test-{uuid4().hex[:12]}")
@@ -271,7 +271,8 @@ async def park_field(
                 # Nobody but this module's own visits looks at a lane.
                 "sweep": {"interval_seconds": 3600},
                 "pacing": {"messages_per_window": 100_000},
-            },
+            }
+            | changes,
         ) as whole:
             _neighbours(whole)
             waker = Waker(shared.url, keys)

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from models.stages import Stage
 from sandbox.entra_faults import EntraFault, EntraFaultKind
-from sandbox.faults import Answer, Behaviour, Fault, NoStartTLS, WrongCertificate
+from sandbox.faults import Answer, Behaviour, Fault, NoStartTLS, Say, WrongCertificate
 from tests.workers.oauth_rows import BY_CODE, BY_ERROR, PARK, Row
 from tests.workers.park_field import Case, ParkField, cure_for, park_field, play
 from workers import oauth_rules, reply_rules
@@ -25,8 +25,8 @@ from workers.verdict import Action, Scope, Verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-NOT_IN_THE_TABLES = 50058
-"""A code that Entra has and our tables do not: there the ``error`` decides."""
+UNKNOWN = 59999
+"""A code that our tables do not have."""
 
 NEW_SIGN_IN = {"callback-registered-as-spa"}
 """What is mended in the portal, and then needs a consent besides."""
@@ -43,30 +43,48 @@ def answers(kind: str, **options: Any) -> Callable[[ParkField], object]:
 
 
 def by_row(row: Row) -> Case:
-    code = row.codes[0] if row.codes else NOT_IN_THE_TABLES
     # Which error a code comes with is the sandbox's to know; without one the error is the row.
-    strike = answers("aadsts", code=code, error="" if row.codes else row.error)
+    if row.codes:
+        strike = answers("aadsts", code=row.codes[0])
+    else:
+        strike = answers("oauth", error=row.error, text="No.")
+    traced = bool(row.codes)
     if row.action is not PARK:
-        whole_tenant = row.action is Action.THROTTLE_TENANT
-        return Case(row.rule, strike, pauses=Scope.TENANT if whole_tenant else Scope.MAILBOX)
+        scope = Scope.TENANT if row.action is Action.THROTTLE_TENANT else Scope.MAILBOX
+        return Case(row.rule, strike, pauses=scope, traced=traced)
     assert row.scope is not None
     cure = "consent" if row.rule in NEW_SIGN_IN else cure_for(row.remedy, row.scope)
-    return Case(row.rule, strike, parks=row.scope, cure=cure)
+    return Case(row.rule, strike, parks=row.scope, cure=cure, traced=traced)
+
+
+def unknown(error: str, text: str = "New.", code: int = UNKNOWN) -> Callable[[ParkField], object]:
+    return answers("aadsts", code=code, error=error, text=text)
 
 
 ENTRA = [
-    *map(by_row, BY_CODE),
+    *(by_row(row) for row in BY_CODE if row.codes != (70003,)),
     *map(by_row, BY_ERROR),
     # The same answer once too often.
     Case("account-stays-locked", answers("aadsts", code=50053), Scope.MAILBOX, cure="probe", tries=4),
     Case("directory-failing", answers("aadsts", code=90036), Scope.TENANT, cure="probe", tries=4),
-    Case("sign-in-unknown-error", answers("aadsts", code=NOT_IN_THE_TABLES, error="brand_new")),
+    Case("clock-still-wrong", answers("aadsts", code=700024), Scope.MAILBOX, cure="probe", tries=4),
     Case(
-        "sign-in-unknown-error-again",
-        answers("aadsts", code=NOT_IN_THE_TABLES, error="brand_new"),
-        Scope.MAILBOX,
-        cure="resume",
-        tries=4,
+        "customer-sign-in-broken", answers("aadsts", code=20001), Scope.MAILBOX, cure="probe",
+        tries=21,
+    ),
+    Case(
+        "sign-in-stays-broken", answers("aadsts", code=50000), Scope.MAILBOX, cure="probe",
+        tries=21,
+    ),
+    # A number that nobody knows.
+    Case("sign-in-unknown-error", unknown("brand_new")),
+    Case("sign-in-unknown-error-again", unknown("brand_new"), Scope.MAILBOX, cure="resume", tries=4),
+    Case("client-refused-unknown-code", unknown("invalid_client"), Scope.MAILBOX, cure="probe"),
+    Case("request-refused-unknown-code", unknown("invalid_scope"), Scope.MAILBOX, cure="probe"),
+    Case("sign-in-refused-for-now", unknown("invalid_grant", "Try again later.")),
+    Case(
+        "sign-in-refused-still", unknown("invalid_grant", "Try again later."), Scope.MAILBOX,
+        cure="probe", tries=21,
     ),
     # No answer of Entra's at all.
     Case("sign-in-busy", answers("unavailable"), traced=False),
@@ -113,9 +131,8 @@ EXCHANGE = [
         tries=2,
         later=timedelta(hours=7),
     ),
-    # It came to a mail each time: the first of the two counts.
     Case("not-authenticated-again", replies("mail", "not_authenticated"), MAILBOX, cure="resume",
-         tries=2, counted=1, **BARE),
+         tries=2, **BARE),
     Case("protocol-error-again", replies("ehlo", "hello_first"), MAILBOX, cure="resume", tries=2,
          **BARE),
     Case("certificate-invalid-again", replies("starttls", WrongCertificate()), MAILBOX,
@@ -123,6 +140,8 @@ EXCHANGE = [
     Case("no-starttls-again", replies("ehlo", NoStartTLS()), MAILBOX, cure="settings", tries=4,
          **BARE),
     Case("refused-at-connect", replies("banner", "554 5.3.2 Not for you"), MAILBOX,
+         cure="settings", tries=4, **BARE),
+    Case("wrong-protocol-again", replies("banner", Say("HTTP/1.1 400 Bad Request")), MAILBOX,
          cure="settings", tries=4, **BARE),
     Case("unexpected-reply-again", replies("banner", "354 Go on"), MAILBOX, cure="settings",
          tries=4, **BARE),
@@ -178,7 +197,8 @@ async def test_no_rule_is_without_a_case() -> None:
 def _of_sign_in() -> Iterator[Verdict]:
     rows = [verdict for row in SESSION_RULES for verdict in (row.verdict, row.with_fresh_token)]
     rows += [*reply_rules.FAILURES.values(), reply_rules.UNKNOWN_AT_CONNECT]
-    rows += [reply_rules.UNEXPECTED, *reply_rules.REFUSED_BY_STAGE[Stage.AUTH]]
+    rows += [reply_rules.UNEXPECTED, reply_rules.WRONG_PROTOCOL]
+    rows += [*reply_rules.REFUSED_BY_STAGE[Stage.AUTH]]
     for first in rows:
         verdict = first
         while verdict is not None:

@@ -70,7 +70,7 @@ async def test_an_error_at_one_visit_stops_all_visits(
 
 async def test_two_visits_at_once_probe_once(whole: Whole) -> None:
     """A mailbox that is parked for such an error risks one mail at a time, however it was waked."""
-    whole.sandbox.exchange.inject(Fault("denied", "body", Answer("send_as_denied")))
+    whole.sandbox.exchange.inject(Fault("denied", "body", Answer("invalid_license")))
     lane_id = send_many(whole, 6)[0].mailbox_id
     await visit(whole, lane_id)
     struck = whole.sandbox.exchange.faults.struck
@@ -89,7 +89,7 @@ async def test_two_visits_at_once_probe_once(whole: Whole) -> None:
 
 async def test_a_probe_that_finds_nothing_to_send_is_not_used_up(whole: Whole) -> None:
     """The next alert probes at once."""
-    whole.sandbox.exchange.inject(Fault("denied", "body", Answer("send_as_denied"), times=1))
+    whole.sandbox.exchange.inject(Fault("denied", "body", Answer("invalid_license"), times=1))
     (receipt,) = send_many(whole, 1)
     await visit(whole, receipt.mailbox_id)
     change(whole, MAILBOX, probe_at=datetime.now(UTC) - timedelta(seconds=1))

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from tests.workers.oauth_rows import BACKOFF, BY_CODE, BY_ERROR, PARK
 from workers.oauth_errors import classify_oauth, parse_codes, trace_id
-from workers.oauth_rules import CODES, ERRORS
-from workers.verdict import Action, Remedy
+from workers.oauth_rules import CODES, ERRORS, every_verdict
+from workers.verdict import Action, Remedy, Scope
 
 TRACE = "4f8b6a1e-5a0c-4a7e-9c55-0d7f3c1b2a00"
 
@@ -37,11 +37,64 @@ def test_each_code_has_its_row(code, row):
 
 @pytest.mark.parametrize("row", BY_ERROR, ids=lambda r: r.error)
 def test_each_error_has_its_default(row):
-    """Every error has a verdict of its own, also beside a code that nobody knows."""
+    """Every error has a verdict of its own."""
     expected = (row.rule, row.action, row.scope, row.remedy)
 
     assert found(classify_oauth(row.error, [])) == expected
-    assert found(classify_oauth(row.error, [59999])) == expected
+
+
+@pytest.mark.parametrize("error", [row.error for row in BY_ERROR])
+def test_a_code_that_nobody_knows_stops_one_mailbox_at_most(error):
+    """Beside an unknown code the error is believed about the mailbox, and about nothing wider."""
+    verdict = classify_oauth(error, [59999], "", described(59999, "A new kind of refusal."))
+
+    assert verdict.scope in {None, Scope.MAILBOX}
+    assert verdict.remedy is not Remedy.NEW_SECRET
+    assert "AADSTS59999 is not in our tables" in verdict.next_step
+    assert "A new kind of refusal." in verdict.next_step
+    if verdict.action is PARK:
+        assert verdict.probe_in(0) <= 3600
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        ("invalid_client", 700024, "Client assertion is not within its valid time range."),
+        ("invalid_grant", 500133, "Assertion isn't within its valid time range."),
+        ("invalid_client", 50013, "Assertion failed: token is not yet valid. Current time: 10:00."),
+        ("invalid_client", 700027, "The signature's timestamp is in the future."),
+        ("invalid_client", 59999, "The request is too old; check the clock of the client."),
+        ("invalid_request", 59998, "Time skew between client and server."),
+    ],
+)
+def test_a_wrong_clock_is_told_as_such(error, code, text):
+    """Whatever the number: it is tried again, the clock is named, and nothing is to be renewed."""
+    verdict = classify_oauth(error, [code], "", described(code, text), http_status=401)
+
+    assert verdict.rule == "clock-wrong"
+    assert "clock" in verdict.meaning
+    assert verdict.limit.then.scope is Scope.MAILBOX
+    assert verdict.limit.then.probe_in(0) <= 600
+    assert "renew" in verdict.next_step
+
+
+@pytest.mark.parametrize(
+    "text", ["The certificate is not within its validity window.", "The key was not found."]
+)
+def test_a_certificate_of_another_time_is_no_wrong_clock(text):
+    """A certificate has a time of its own, by Entra's clock."""
+    assert classify_oauth("invalid_client", [700027], "", text).rule == "certificate-refused"
+
+
+@pytest.mark.parametrize(
+    "text", ["A transient error.", "Temporarily out of order.", "Please try again later."]
+)
+@pytest.mark.parametrize("error", ["invalid_grant", "invalid_client", "invalid_request"])
+def test_what_says_that_it_passes_is_waited_for(error, text):
+    """An unknown code whose words say so is tried again before anybody is asked."""
+    verdict = classify_oauth(error, [59999], "", described(59999, text))
+
+    assert (verdict.rule, verdict.action) == ("sign-in-refused-for-now", BACKOFF)
 
 
 def test_the_tables_are_complete():
@@ -57,7 +110,6 @@ def test_consent_and_secret_are_told_apart():
 
     assert (consent.needs_consent, consent.needs_new_secret) == (True, False)
     assert (secret.needs_consent, secret.needs_new_secret) == (False, True)
-    assert consent.probe_after_seconds is secret.probe_after_seconds is None
 
 
 def test_unknown_codes_are_shown():
@@ -211,10 +263,9 @@ def test_an_overloaded_endpoint_parks_nobody(code, status):
     assert classify_oauth("invalid_grant", [code], http_status=status).action is not PARK
 
 
-def test_only_what_a_setting_cures_is_probed():
-    """What needs a sign-in, a consent or a secret waits for a person; settings are looked at."""
-    for verdict in [*CODES.values(), *ERRORS.values()]:
+def test_every_park_is_probed():
+    """A refusal that Entra takes back must not need a person: the first try is soon."""
+    for verdict in every_verdict():
         if verdict.action is PARK:
-            assert (verdict.probe_after_seconds is not None) == (
-                verdict.remedy is Remedy.ADMIN_SETTING
-            )
+            assert 60 <= verdict.probe_in(0) <= 3600
+            assert verdict.probe_in(100) <= 24 * 3600

@@ -10,6 +10,8 @@ from models.stages import Stage
 from workers.replies import classify, classify_failure
 from workers.reply_rule import enhanced, parse_enhanced
 from workers.reply_rules import RULES, Failure
+from workers.reply_rules_words import ABOUT_OUR_ADDRESS, WORD_RULES
+from workers.rule_book import every_reply_verdict, every_verdict
 from workers.verdict import Action, Limit, Remedy, Scope, Verdict, park, throttle
 
 TRACE = "[FR4P281CA0123.DEUP281.PROD.OUTLOOK.COM 2026-11-20T08:15:42.117Z 08DE26F8C2A1B3D4]"
@@ -28,16 +30,11 @@ class Case:
     action: Action
     scope: Scope | None = None
     fresh: bool = False
-    two_step: bool = False
 
 
 PARK, DEAD, SOON = Action.PARK, Action.DEAD, Action.RETRY_SOON
 BACKOFF, MAILBOX_REST = Action.RETRY_BACKOFF, Action.THROTTLE_MAILBOX
-REJECTED, REAUTH, TWO_STEP = (
-    Action.RECIPIENT_REJECTED,
-    Action.REAUTH,
-    Action.USE_TWO_STEP_AUTH,
-)
+REJECTED, REAUTH, STOP = Action.RECIPIENT_REJECTED, Action.REAUTH, Action.STOP_WORKER
 MAILBOX, TENANT = Scope.MAILBOX, Scope.TENANT
 
 DISABLED = "5.7.139 Authentication unsuccessful, "
@@ -235,12 +232,8 @@ SESSION = [
         MAILBOX,
         fresh=True,
     ),
-    Case(AUTH, 500, "5.5.2 Line too long", "auth-line-too-long", TWO_STEP),
-    Case(AUTH, 500, "Line too long", "auth-line-too-long", TWO_STEP),
-    Case(AUTH, 501, "5.5.4 Syntax error in parameters", "auth-line-too-long", TWO_STEP),
-    Case(AUTH, 501, "no idea", "auth-line-too-long", TWO_STEP),
-    Case(AUTH, 500, "5.5.2 Line too long", "protocol-error", SOON, two_step=True),
-    Case(AUTH, 501, "no idea", "auth-payload-invalid", PARK, MAILBOX, two_step=True),
+    Case(AUTH, 500, "5.5.2 Line too long", "protocol-error", SOON),
+    Case(AUTH, 501, "no idea", "auth-payload-invalid", PARK, MAILBOX),
     # [L-EXSRV]
     Case(MAIL, 500, f"5.3.3 Unrecognized command {TRACE}", "protocol-error", SOON),
     Case(MAIL, 503, f"5.5.2 Send hello first {TRACE}", "protocol-error", SOON),
@@ -601,7 +594,7 @@ STRANGERS = [
     Case(MAIL, 550, "5.9.9 Never seen", "refused-at-mail", PARK, MAILBOX),
     Case(MAIL, 550, "5.1.1 a recipient's code at MAIL", "refused-at-mail", PARK, MAILBOX),
     Case(RCPT, 550, "5.9.9 Never seen", "refused-at-rcpt", REJECTED),
-    Case(RCPT, 552, "5.2.2 over quota", "refused-at-rcpt", REJECTED),
+    Case(RCPT, 552, "5.2.2 over quota", "recipient-mailbox-full", BACKOFF),
     Case(RCPT, 501, "5.5.4 Invalid address", "refused-at-rcpt", REJECTED),
     Case(RCPT, 503, "5.5.1 Need MAIL first", "protocol-error", SOON),
     Case(DATA, 554, "5.9.9 Never seen", "refused-at-data", DEAD),
@@ -619,7 +612,106 @@ STRANGERS = [
     Case(BODY, 550, "5.7.6061 no such number", "refused-at-data", DEAD),
 ]  # fmt: skip
 
-TABLE = SESSION + MAILS + RECIPIENTS + STRANGERS
+HOST_BLOCKED = "Service unavailable, Client host [203.0.113.9] blocked using Blocklist 1"
+SOME_LIMIT = "Your message can't be sent because your tenant exceeded its daily limit"
+
+WORDS = [
+    # What concerns our address is met at any stage, by any number, and charged to nobody.
+    *(
+        Case(stage, code, f"{number} {HOST_BLOCKED}", "address-blocked", STOP)
+        for stage in (Stage.CONNECT, Stage.EHLO, AUTH, MAIL, RCPT, DATA, BODY)
+        for code, number in ((550, "5.7.1"), (554, "5.7.9001"), (550, "5.1.1"), (421, "4.7.0"))
+    ),
+    *(
+        Case(RCPT, 550, text, "address-blocked", STOP)
+        for text in (
+            "5.7.1 Unfortunately, messages from [40.92.1.2] weren't sent. Please contact your Internet service provider since part of their network is on our block list (S3140).",
+            "5.7.999 Your IP address is banned",
+            "5.9.9 Mail from IP 203.0.113.9 was rejected due to listing in a blacklist",
+            "5.0.0 rejected: listed at zen.spamhaus.org",
+        )
+    ),
+    # The recipient's own doing stays the recipient's.
+    Case(RCPT, 550, "5.7.897 The sender is blocked by the recipient", "recipient-restricted", REJECTED),
+    Case(RCPT, 550, "5.7.896 Access denied, banned recipient", "recipient-restricted", REJECTED),
+    Case(RCPT, 550, "5.7.895 Sender was not authenticated for group", "recipient-restricted", REJECTED),
+    Case(RCPT, 550, "5.2.995 Recipient's hourly limit exceeded", "recipient-flooded", BACKOFF),
+    Case(RCPT, 550, "5.2.994 The recipient has exceeded a limit", "recipient-flooded", BACKOFF),
+    Case(RCPT, 552, "mailbox is full", "recipient-mailbox-full", BACKOFF),
+    Case(BODY, 550, "5.7.1 sender domain fails DMARC", "domain-not-authenticated", DEAD),
+    # What is in it
+    Case(BODY, 552, "5.7.0 This message was blocked because its content presents a potential security issue", "content-refused", DEAD),
+    Case(BODY, 554, "5.6.0 The attachment was refused", "content-refused", DEAD),
+    Case(BODY, 550, "5.7.1 Message rejected as spam by Content Filtering.", "content-refused", DEAD),
+    Case(BODY, 554, "5.7.9 virus found", "content-refused", DEAD),
+    # Our sign-in, in the middle of a mail
+    *(
+        Case(stage, code, text, "not-authenticated", SOON)
+        for stage in (MAIL, RCPT, DATA, BODY)
+        for code, text in (
+            (550, "5.7.1 Authentication required"),
+            (554, "5.7.9 You must be authenticated to send"),
+            (535, "5.7.3 Authentication unsuccessful"),
+            (550, "5.7.54 SMTP; Unable to relay recipient in non-accepted domain"),
+            (554, "5.7.1 <ops@example.net>: Relay access denied"),
+            (550, "5.7.9 the session's token has expired"),
+        )
+    ),
+    Case(RCPT, 550, "5.7.136 Sender was not authenticated", "recipient-restricted", REJECTED),
+    # How much we send
+    *(
+        Case(stage, code, text, "limit-reached", MAILBOX_REST, MAILBOX)
+        for stage in (MAIL, RCPT, BODY)
+        for code, text in (
+            (550, f"5.7.237 {SOME_LIMIT} of something new"),
+            (550, "5.7.1 The sending rate of this account was exceeded"),
+            (554, "5.2.99 Submission limit reached"),
+            (550, "Too many messages"),
+            (451, "4.7.1 You are sending too fast, slow down"),
+            (550, "5.7.1 Sender throttled"),
+        )
+    ),
+    *(
+        Case(
+            stage,
+            550,
+            f"5.7.236 {SOME_LIMIT} of external recipients for its onmicrosoft.com domain",
+            "onmicrosoft-recipients",
+            MAILBOX_REST,
+            MAILBOX,
+        )
+        for stage in (MAIL, RCPT, BODY)
+    ),
+    # What passes says so
+    *(
+        Case(stage, 550, text, "refused-for-now", BACKOFF)
+        for stage in (Stage.CONNECT, AUTH, MAIL, RCPT, DATA, BODY)
+        for text in ("5.9.9 Transient failure", "5.3.99 Temporarily unavailable", "5.0.0 Try again later")
+    ),
+    *(
+        Case(stage, 554, "4.9.9 New words", "unknown-transient", BACKOFF)
+        for stage in (Stage.CONNECT, MAIL, RCPT, DATA, BODY)
+    ),
+    # Who is blocked
+    Case(RCPT, 550, "5.7.894 Your account is blocked", "sender-blocked", PARK, MAILBOX),
+    Case(BODY, 550, "5.7.893 Access denied, the tenant has been suspended", "sender-blocked", PARK, MAILBOX),
+    Case(RCPT, 550, "5.7.892 Blocked", "refused-as-blocked", BACKOFF),
+    Case(BODY, 550, "5.7.891 This was banned", "refused-as-blocked", BACKOFF),
+    # The number knows better than the code beside it
+    Case(MAIL, 552, "5.2.2 mailbox full", "sender-mailbox-full", PARK, MAILBOX),
+    Case(MAIL, 552, "5.7.1 no", "refused-at-mail", PARK, MAILBOX),
+    Case(BODY, 552, "5.6.3 no", "refused-at-data", DEAD),
+    Case(BODY, 503, "5.7.9 no", "refused-at-data", DEAD),
+    Case(MAIL, 530, "5.1.7 no", "sender-address-invalid", PARK, MAILBOX),
+    Case(AUTH, 504, "5.7.14 Please log in by a web browser", "auth-refused", REAUTH),
+    Case(BODY, 554, "4.3.1 no", "server-resources", BACKOFF),
+    # What sizes exceed is the mail's
+    Case(BODY, 550, "5.7.9 Your message exceeds the size limit", "mail-too-large", DEAD),
+    Case(BODY, 550, "5.4.14 Hop count exceeded the limit, possible mail loop", "refused-at-data", DEAD),
+    Case(RCPT, 550, "5.5.99 Maximum of 500 recipients per message exceeded", "too-many-recipients", Action.SPLIT),
+]  # fmt: skip
+
+TABLE = SESSION + MAILS + RECIPIENTS + STRANGERS + WORDS
 
 
 @pytest.mark.parametrize(
@@ -628,9 +720,7 @@ TABLE = SESSION + MAILS + RECIPIENTS + STRANGERS
 )
 def test_each_reply_has_its_row(case):
     """Every known reply ends in the verdict that its row names."""
-    verdict = classify(
-        case.stage, case.code, case.text, fresh_token=case.fresh, two_step=case.two_step
-    )
+    verdict = classify(case.stage, case.code, case.text, fresh_token=case.fresh)
 
     assert (verdict.rule, verdict.action) == (case.rule, case.action)
     assert verdict.scope == case.scope
@@ -639,7 +729,12 @@ def test_each_reply_has_its_row(case):
 def test_every_row_is_reached():
     """No row is hidden behind another one: each is the answer to some reply of the table."""
     reached = {c.rule for c in TABLE}
-    rows = {v.rule for r in RULES for v in (r.verdict, r.with_fresh_token) if v is not None}
+    rows = {
+        v.rule
+        for r in (*RULES, *ABOUT_OUR_ADDRESS, *WORD_RULES)
+        for v in (r.verdict, r.with_fresh_token)
+        if v is not None
+    }
 
     assert rows - reached == set()
 
@@ -647,18 +742,10 @@ def test_every_row_is_reached():
 @pytest.mark.parametrize("case", SESSION + MAILS + RECIPIENTS, ids=lambda c: c.rule)
 def test_letters_and_traces_do_not_matter(case):
     """The case of the words, and a first line without a code before them, change nothing."""
-    plain = classify(
-        case.stage, case.code, case.text, fresh_token=case.fresh, two_step=case.two_step
-    )
-    loud = classify(
-        case.stage, case.code, case.text.upper(), fresh_token=case.fresh, two_step=case.two_step
-    )
+    plain = classify(case.stage, case.code, case.text, fresh_token=case.fresh)
+    loud = classify(case.stage, case.code, case.text.upper(), fresh_token=case.fresh)
     longer = classify(
-        case.stage,
-        case.code,
-        f"A line of prose\n{case.text}",
-        fresh_token=case.fresh,
-        two_step=case.two_step,
+        case.stage, case.code, f"A line of prose\n{case.text}", fresh_token=case.fresh
     )
 
     assert plain.rule == loud.rule == longer.rule
@@ -706,7 +793,10 @@ def test_only_after_the_dot_is_a_mail_in_doubt(failure):
         (Stage.STARTTLS, Failure.TLS, "tls-failed", BACKOFF),
         (Stage.STARTTLS, Failure.CERTIFICATE, "certificate-invalid", BACKOFF),
         (Stage.STARTTLS, Failure.NO_STARTTLS, "no-starttls", BACKOFF),
-        (Stage.EHLO, Failure.NO_XOAUTH2, "auth-mechanism-missing", PARK),
+        (Stage.CONNECT, Failure.GARBAGE, "wrong-protocol", BACKOFF),
+        (Stage.EHLO, Failure.GARBAGE, "unexpected-reply", BACKOFF),
+        (RCPT, Failure.GARBAGE, "unexpected-reply", BACKOFF),
+        (BODY, Failure.GARBAGE, "unreadable-after-dot", BACKOFF),
         (MAIL, Failure.DISCONNECTED, "connection-lost", SOON),
         (DATA, Failure.TIMEOUT, "no-answer", BACKOFF),
         (BODY, Failure.TIMEOUT, "lost-after-dot", BACKOFF),
@@ -796,18 +886,13 @@ replies = st.fixed_dictionaries(
         "reply_code": st.one_of(st.none(), st.integers(200, 599), st.integers()),
         "text": texts,
         "fresh_token": st.booleans(),
-        "two_step": st.booleans(),
     }
 )
 
 
 def _verdict(reply) -> Verdict:
     return classify(
-        reply["stage"],
-        reply["reply_code"],
-        reply["text"],
-        fresh_token=reply["fresh_token"],
-        two_step=reply["two_step"],
+        reply["stage"], reply["reply_code"], reply["text"], fresh_token=reply["fresh_token"]
     )
 
 
@@ -827,10 +912,10 @@ def test_any_reply_gets_one_verdict(reply):
 
 @given(replies)
 def test_only_a_250_after_the_dot_is_accepted(reply):
-    """Nothing but a 2xx to the mail itself is ever taken for acceptance."""
+    """Nothing but a 250 to the mail itself is ever taken for acceptance."""
     accepted = _verdict(reply).action is Action.ACCEPTED
 
-    assert accepted == (reply["stage"] is BODY and (reply["reply_code"] or 0) // 100 == 2)
+    assert accepted == (reply["stage"] is BODY and reply["reply_code"] == 250)
 
 
 @given(replies, st.integers(400, 499))
@@ -848,10 +933,8 @@ def test_a_refusal_leaves_no_doubt(reply, code):
 
 @given(replies)
 def test_a_fresh_token_is_not_refused_in_circles(reply):
-    """With a fresh token there is no further sign-in, and the two-step form is tried once."""
-    reply = {**reply, "fresh_token": True, "two_step": True}
-
-    assert _verdict(reply).action not in {REAUTH, TWO_STEP}
+    """With a fresh token there is no further sign-in."""
+    assert _verdict({**reply, "fresh_token": True}).action is not REAUTH
 
 
 @given(replies)
@@ -882,14 +965,13 @@ def test_an_unknown_refusal_of_auth_keeps_the_grant(text, fresh):
 
 
 def _all_verdicts() -> list[Verdict]:
-    found = [v for r in RULES for v in (r.verdict, r.with_fresh_token) if v is not None]
-    return found + [v.limit.then for v in found if v.limit is not None]
+    return list(every_reply_verdict())
 
 
 def test_a_name_means_one_thing():
     """Two verdicts never share a rule name, and every name is kebab-case and fits its column."""
     by_name: dict[str, Verdict] = {}
-    for verdict in _all_verdicts():
+    for verdict in every_verdict():
         assert by_name.setdefault(verdict.rule, verdict) == verdict
         assert verdict.rule.replace("-", "").isalnum()
         assert verdict.rule == verdict.rule.lower()
@@ -905,13 +987,29 @@ def test_probes_are_rare():
     """A lock-out is probed no more than every few hours, a full mailbox once an hour at most."""
     for verdict in _all_verdicts():
         probe = verdict.probe_after_seconds
-        if verdict.rule.startswith("locked-out-"):
+        if verdict.rule.startswith("locked-out-") or verdict.rule == "licence-invalid":
             assert probe is not None
             assert probe >= 4 * 3600
+        elif verdict.rule == "send-as-denied":
+            assert probe == 24 * 3600
         elif verdict.rule == "sender-mailbox-full":
             assert probe == 3600
         else:
             assert probe is None or probe >= 600
+
+
+@pytest.mark.parametrize("verdict", list(every_verdict()), ids=lambda v: v.rule)
+def test_every_park_ends_by_itself_once_its_cause_is_gone(verdict):
+    """What waits for a person looks by itself too, first soon and then ever more rarely."""
+    if verdict.action is not PARK:
+        assert verdict.probe_in(0) is None
+        return
+    distances = [verdict.probe_in(failed) for failed in range(40)]
+
+    assert distances == sorted(distances)
+    assert distances[0] <= distances[-1] == max(distances[0], verdict.probe_longest_seconds)
+    assert distances[-1] <= 24 * 3600
+    assert distances[-1] > distances[0] or distances[0] >= 24 * 3600
 
 
 @pytest.mark.parametrize(

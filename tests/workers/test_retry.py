@@ -35,7 +35,7 @@ from workers.retry import (
     escalated,
     next_step,
 )
-from workers.verdict import Action, Scope, Verdict, retry_soon
+from workers.verdict import Action, Remedy, Scope, Verdict, retry_soon
 
 NOW = datetime(2026, 11, 20, 8, 15, 42, tzinfo=UTC)
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
@@ -180,15 +180,24 @@ def test_a_pause_holds_past_the_deadline():
     assert step(reply(550, "5.7.233 limit")).scope is Scope.TENANT
 
 
-def test_parks_probe_by_themselves_or_not():
-    """A switched-off protocol is looked at again; a lost consent waits for a person."""
+def test_parks_probe_by_themselves():
+    """A switched-off protocol is looked at again soon, and so is a lost consent."""
     off = reply(
         535, "5.7.139 x, SmtpClientAuthentication is disabled for the Mailbox.", stage=Stage.AUTH
     )
     lost = classify_oauth("invalid_grant", [65001])
 
     assert step(off) == Park(verdict=off, scope=Scope.MAILBOX, probe_at=NOW + 600 * SECOND)
-    assert step(lost) == Park(verdict=lost, scope=Scope.MAILBOX, probe_at=None)
+    assert step(lost) == Park(verdict=lost, scope=Scope.MAILBOX, probe_at=NOW + HOUR)
+
+
+def test_failed_probes_grow_rare():
+    """Each probe that meets the same again doubles the wait for the next, up to a day."""
+    lost = classify_oauth("invalid_grant", [65001])
+
+    hours = [(step(lost, park_count=n).probe_at - NOW) / HOUR for n in range(7)]
+
+    assert hours == [1, 2, 4, 8, 16, 24, 24]
 
 
 def test_spam_is_probed_after_an_hour_and_then_daily():
@@ -234,7 +243,6 @@ def test_the_same_answer_again_and_again(verdict, repeats, elapsed, before, afte
     [
         (reply(250, "2.0.0 OK"), Done),
         (reply(535, "5.7.3 no", stage=Stage.AUTH, fresh=False), Repeat),
-        (reply(500, "5.5.2 Line too long", stage=Stage.AUTH), Repeat),
         (reply(452, "4.5.3 Too many recipients", stage=Stage.RCPT), Repeat),
         (reply(550, "5.1.1 User unknown", stage=Stage.RCPT), GiveUp),
         (reply(550, "5.6.11 Invalid characters"), GiveUp),
@@ -318,7 +326,9 @@ def test_a_park_always_speaks(verdict, situation):
     if isinstance(outcome, Park):
         assert outcome.verdict.meaning
         assert outcome.verdict.next_step
-        assert outcome.probe_at is None or outcome.probe_at >= NOW + 600 * SECOND
+        # A grant that was refused costs a request of its own, no mail and no sign-in at Exchange.
+        soonest = 60 if outcome.verdict.remedy is Remedy.SIGN_IN_AGAIN else 300
+        assert NOW + soonest * SECOND <= outcome.probe_at <= NOW + 24 * HOUR
 
 
 @given(st.sampled_from(VERDICTS), situations)
