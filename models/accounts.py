@@ -92,12 +92,21 @@ def counted_for() -> Select[Any]:
     )
 
 
+def changed_lately(conn: Connection, *, seconds: float) -> set[UUID]:
+    """Name the mailboxes for which another account signed in within so many seconds."""
+    return set(conn.scalars(_CHANGED, {"lately": -float(seconds)}))
+
+
 def both(one: Sequence[UUID], other: Sequence[UUID]) -> list[UUID]:
     """Join two lists of mailboxes, each named once."""
     return list(dict.fromkeys([*one, *other]))
 
 
 _ACCOUNT = bindparam("account", type_=Text())
+
+_CHANGED = select(_FORMER.c.mailbox_id).where(
+    _FORMER.c.ended_at > utc_after(bindparam("lately", type_=Float()))
+)
 
 _ACCOUNTS = select(MAILBOX.c.id, MAILBOX.c.address, MAILBOX.c.auth_user).where(
     MAILBOX.c.id.in_(bindparam("mailboxes", type_=Uuid(), expanding=True))

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Float, bindparam, func, select
 
-from models.accounts import counted_for
+from models.accounts import changed_lately, counted_for
 from models.clock import utc_after, utc_now
 from models.hand_mails import recent_by_hand
 from models.lifecycle import State
@@ -60,8 +60,10 @@ def recent_submissions(
     visits = conn.execute(_VISITS, given).all()
     by_hand, holders = recent_by_hand(conn, account=account, seconds=longest)
     tries = conn.execute(_TRIES, given).all()
-    ages = [(now - then).total_seconds() for then, counts, now in tries if counts] + by_hand
-    tried = [(now - then).total_seconds() for then, _, now in tries] + by_hand
+    ages = [(now - then).total_seconds() for then, counts, _, now in tries if counts] + by_hand
+    # What another account did for a mailbox says nothing of this one.
+    changed = changed_lately(conn, seconds=longest) if tries else set()
+    tried = [(now - then).total_seconds() for then, _, whose, now in tries if whose not in changed]
     return Recent(
         ages_ms=sorted(max(0, int(age * 1000)) for age in ages if age < window_seconds),
         in_hand=[
@@ -71,14 +73,14 @@ def recent_submissions(
             ),
             *(Holder(*one) for one in holders),
         ],
-        used=any(age < used_seconds for age in tried),
+        used=any(age < used_seconds for age in (*tried, *by_hand)),
     )
 
 
 _COUNTED = counted_for()
 
 _TRIES = (
-    select(_A.finished_at, _A.took_permit, utc_now())
+    select(_A.finished_at, _A.took_permit, _A.mailbox_id, utc_now())
     .where(
         _A.mailbox_id.in_(_COUNTED),
         _A.finished_at > utc_after(bindparam("window", type_=Float())),

@@ -151,7 +151,7 @@ def test_recent_submissions(engine: Engine) -> None:
 
     assert len(within.ages_ms) == 2
     assert all(0 <= age < 10_000 for age in within.ages_ms)
-    [(visit, left)] = within.in_hand
+    [(visit, left, mailbox_id)] = within.in_hand
     assert visit == "v1"
     assert 0 < left <= 20
     assert outside.ages_ms == []
