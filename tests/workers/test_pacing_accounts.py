@@ -78,20 +78,17 @@ async def test_mailboxes_of_one_account_share_its_limits(
     """Storms in two lanes, over two workers: no mail and no connection too many, at full rate."""
     for address in (ONE, TWO):
         send_many(whole, 50, mailbox=address)
-    began = asyncio.get_running_loop().time()
     async with another_worker(whole) as second:
         async with listening(whole.settings, whole.services.visits, second.visits):
             await whole.services.wake_many(
                 [(keys[one], critical) for one in (ONE, TWO) for critical in (False, True)]
             )
             await whole.until(lambda: whole.count("accepted") == 100)
-    took = asyncio.get_running_loop().time() - began
 
     assert box(whole).violations.total() == 0
     assert box(whole).max_connections <= 3
     assert (accepted(whole, ONE), accepted(whole, TWO)) == (50, 50)
-    # A lane that left its permits to the other would need five windows more.
-    assert took < 8 * WINDOW
+    assert box(whole).max_sent_in_window >= 28
 
 
 async def test_a_storm_in_one_lane_leaves_turns_to_the_others(
