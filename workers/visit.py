@@ -527,9 +527,10 @@ class Visit:
     def _drop_session(self) -> None:
         session, self._session = self._session, None
         kept, self._kept = self._kept, None
-        for one in (session, kept and kept.session):
-            if one is not None:
-                one.close()
+        if session is not None:
+            session.close()
+        if kept is not None:
+            kept.session.close()
 
     async def _lease(self, delivery: lane.Claimed, rejected: str | None) -> Lease:
         assert self._sender is not None

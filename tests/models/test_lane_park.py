@@ -152,6 +152,7 @@ def test_recent_submissions(engine: Engine) -> None:
     assert len(within.ages_ms) == 2
     assert all(0 <= age < 10_000 for age in within.ages_ms)
     [(visit, left, mailbox_id)] = within.in_hand
+    assert mailbox_id == world.mailbox_id
     assert visit == "v1"
     assert 0 < left <= 20
     assert outside.ages_ms == []

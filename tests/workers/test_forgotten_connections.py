@@ -51,16 +51,19 @@ async def test_a_flush_when_connections_have_idled_for_longer_than_a_window(
     whole: Whole, redis_client: redis.Redis, redis_keys: RedisKeys
 ) -> None:
     """SQL shows no mail of the window, and yet three connections are open."""
-    async with another_worker(whole) as second, another_worker(whole) as third:
-        async with another_worker(whole) as fourth:
-            await three_idle(whole, whole.services, second, third)
-            receipt = send(whole, severity="critical")
-            flush(redis_client, redis_keys)
+    async with (
+        another_worker(whole) as second,
+        another_worker(whole) as third,
+        another_worker(whole) as fourth,
+    ):
+        await three_idle(whole, whole.services, second, third)
+        receipt = send(whole, severity="critical")
+        flush(redis_client, redis_keys)
 
-            async with asyncio.timeout(30):
-                while whole.row(receipt.delivery_id).state != "accepted":
-                    await fourth.visits.run(receipt.mailbox_id, critical=True)
-                    await asyncio.sleep(0.02)
+        async with asyncio.timeout(30):
+            while whole.row(receipt.delivery_id).state != "accepted":
+                await fourth.visits.run(receipt.mailbox_id, critical=True)
+                await asyncio.sleep(0.02)
 
     assert whole.exchange().max_connections == 3
     assert not whole.exchange().violations

@@ -78,12 +78,14 @@ async def test_mailboxes_of_one_account_share_its_limits(
     """Storms in two lanes, over two workers: no mail and no connection too many, at full rate."""
     for address in (ONE, TWO):
         send_many(whole, 50, mailbox=address)
-    async with another_worker(whole) as second:
-        async with listening(whole.settings, whole.services.visits, second.visits):
-            await whole.services.wake_many(
-                [(keys[one], critical) for one in (ONE, TWO) for critical in (False, True)]
-            )
-            await whole.until(lambda: whole.count("accepted") == 100)
+    async with (
+        another_worker(whole) as second,
+        listening(whole.settings, whole.services.visits, second.visits),
+    ):
+        await whole.services.wake_many(
+            [(keys[one], critical) for one in (ONE, TWO) for critical in (False, True)]
+        )
+        await whole.until(lambda: whole.count("accepted") == 100)
 
     assert box(whole).violations.total() == 0
     assert box(whole).max_connections <= 3
@@ -96,15 +98,17 @@ async def test_a_storm_in_one_lane_leaves_turns_to_the_others(
 ) -> None:
     """Two late alerts of quiet mailboxes go out while the storm still has most of its way."""
     send_many(whole, 120, mailbox=ONE)
-    async with another_worker(whole) as second:
-        async with listening(whole.settings, whole.services.visits, second.visits):
-            await whole.services.wake(keys[ONE], critical=False)
-            await whole.until(lambda: whole.count("accepted") >= 28)
-            late = [send(whole, mailbox=one) for one in (TWO, THREE, TWO)]
-            await whole.until(
-                lambda: all(whole.row(one.delivery_id).state == "accepted" for one in late)
-            )
-            left = whole.count("queued") + whole.count("sending")
+    async with (
+        another_worker(whole) as second,
+        listening(whole.settings, whole.services.visits, second.visits),
+    ):
+        await whole.services.wake(keys[ONE], critical=False)
+        await whole.until(lambda: whole.count("accepted") >= 28)
+        late = [send(whole, mailbox=one) for one in (TWO, THREE, TWO)]
+        await whole.until(
+            lambda: all(whole.row(one.delivery_id).state == "accepted" for one in late)
+        )
+        left = whole.count("queued") + whole.count("sending")
 
     # Two windows let 56 mails out; in turn, the three need one at most.
     assert left >= 120 - 28 - 56
