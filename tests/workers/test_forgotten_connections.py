@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from models import lane, senders
 from models.database import read
 from models.redis_keys import RedisKeys
 from tests.fixtures.whole import Whole
+from tests.workers.pacing_parts import party_of
 from tests.workers.visit_parts import IMPATIENT, another_worker, flush, send
 from workers.memories import SqlMemories
-from workers.pacing import Pacer, PacingLimits, Party
+from workers.pacing import FORGOTTEN_SECONDS, Pacer, PacingLimits, Party
 from workers.services import Services
 
 ALERTS = "alerts@contoso.example"
@@ -58,7 +60,13 @@ async def test_a_flush_when_connections_have_idled_for_longer_than_a_window(
     ):
         await three_idle(whole, whole.services, second, third)
         receipt = send(whole, severity="critical")
+        party = party_of(whole, receipt.mailbox_id)
         flush(redis_client, redis_keys)
+
+        slot = fourth.slot(party, "the-first-to-come", critical=True, held=False)
+        entry = await slot.enter()
+        assert (entry.known, entry.slot) == (True, False)
+        assert entry.wait_ms > 0
 
         async with asyncio.timeout(30):
             while whole.row(receipt.delivery_id).state != "accepted":
@@ -81,10 +89,13 @@ async def test_a_command_opens_none_either(
         context = Context(whole.settings, whole.engine, whole.vault, None)
         async with borrowed_slot.redis_client(context) as client:
             flush(redis_client, redis_keys)
+            began = time.monotonic()
 
             async with borrowed_slot.borrowed(context, client, sender, untold):
+                waited = time.monotonic() - began
                 open_then = whole.exchange().connections
 
+    assert waited >= FORGOTTEN_SECONDS
     assert open_then <= 2
 
 
