@@ -126,7 +126,7 @@ async def send_test(
             async with borrowed(context, client, sender, tell) as permit:
                 session = await signed_in(context, sender, tokens, tell)
                 try:
-                    await permit()
+                    await permit(alert.envelope_recipients)
                     submitted = await submitting.submit(session)
                 finally:
                     await session.leave()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -38,13 +38,13 @@ class Live:
     windows: Mapping[UUID, Window] = field(default_factory=dict)
 
 
-def look(settings: Settings, mailbox_ids: Sequence[UUID]) -> Live:
+def look(settings: Settings, accounts: Mapping[UUID, str]) -> Live:
     """
     Ask Redis; that it is away is an answer too.
 
     Args:
         settings: With the address of Redis, if one is known.
-        mailbox_ids: Whose windows to look at.
+        accounts: Mailboxes whose windows to look at, each with who signs in for it.
     """
     if not settings.redis_url:
         return Live(away=_NEVER_STARTED)
@@ -58,7 +58,7 @@ def look(settings: Settings, mailbox_ids: Sequence[UUID]) -> Live:
     try:
         return Live(
             workers=tuple(living(client, keys)),
-            windows=windows(client, keys, mailbox_ids, settings.pacing),
+            windows=windows(client, keys, accounts, settings.pacing),
         )
     except redis.RedisError as error:
         return Live(away=redact_text(" ".join(str(error).split())))

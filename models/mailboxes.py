@@ -11,6 +11,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from models import directory_rules as rules
+from models.accounts import account_of, note_change
 from models.clock import utc_now
 from models.consent_links import forget
 from models.deliveries import counted
@@ -127,7 +128,7 @@ def add_mailbox(
         "is_default": _default_of(conn, tenant) is None,
     }
     there = conn.execute(
-        select(MAILBOX.c.id, MAILBOX.c.park_reason, TENANT.c.slug)
+        select(MAILBOX.c.id, MAILBOX.c.auth_user, MAILBOX.c.park_reason, TENANT.c.slug)
         .join_from(MAILBOX, TENANT, MAILBOX.c.tenant_id == TENANT.c.id)
         .where(MAILBOX.c.address == address)
     ).one_or_none()
@@ -137,6 +138,7 @@ def add_mailbox(
             f"edit {address}' changes it, 'alertpost mailboxes remove {address}' frees it"
         )
     if there is not None:
+        _note_account(conn, there.id, address, there.auth_user, values["auth_user"])
         conn.execute(update(MAILBOX).where(MAILBOX.c.id == there.id).values(**values, **_UNPARKED))
         return mailbox(conn, address)
     try:
@@ -165,6 +167,7 @@ def edit_mailbox(conn: Connection, address: str, **changes: Unpack[MailboxChange
         if values["auth_user"] != entry.auth_user:
             # What worked for one account says nothing of another.
             values["auth_form"] = None
+        _note_account(conn, entry.id, entry.address, entry.auth_user, values["auth_user"])
     if values:
         conn.execute(update(MAILBOX).where(MAILBOX.c.id == entry.id).values(**values))
     return mailbox(conn, address)
@@ -322,6 +325,15 @@ def retire(conn: Connection, mailbox_ids: list[UUID]) -> Removal:
         grants=grants,
         deleted=not used,
     )
+
+
+def _note_account(
+    conn: Connection, key: UUID, address: str, before: str | None, after: str | None
+) -> None:
+    """Keep who signed in until now, where it is somebody else from now on."""
+    account = account_of(address, before)
+    if account != account_of(address, after):
+        note_change(conn, mailbox_id=key, before=account)
 
 
 _UNPARKED: dict[str, Any] = {

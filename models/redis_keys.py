@@ -33,21 +33,27 @@ class RedisKeys:
         """Set while a wake-up for this lane is on its way; criticals have their own."""
         return f"{self.prefix}:wake{'-critical' if critical else ''}:{mailbox_id}"
 
-    def permits(self, mailbox_id: UUID) -> str:
+    def permits(self, account: str) -> str:
         """List of the moments, in ms, at which mails of the present window were answered."""
-        return f"{self.prefix}:permits:{mailbox_id}"
+        return f"{self.prefix}:permits:{account}"
 
-    def slots(self, mailbox_id: UUID) -> str:
+    def slots(self, account: str) -> str:
         """Hash of who holds a connection and a permit, and of who waits for one."""
-        return f"{self.prefix}:slots:{mailbox_id}"
+        return f"{self.prefix}:slots:{account}"
 
-    def pause(self, mailbox_id: UUID) -> str:
+    def account_of_slots(self, name: str) -> str:
+        """Tell whose ``slots`` have this name."""
+        return name[len(self.slots("")) :]
+
+    def pause(self, account: str) -> str:
         """Exists while Exchange has asked for patience."""
-        return f"{self.prefix}:pause:{mailbox_id}"
+        return f"{self.prefix}:pause:{account}"
 
-    def pacing(self, mailbox_id: UUID, *, critical: bool) -> tuple[str, str, str, str]:
+    def pacing(
+        self, account: str, mailbox_id: UUID, *, critical: bool
+    ) -> tuple[str, str, str, str]:
         """What the law of pacing reads and writes: slots, permits, pause, wake."""
-        return _pacing(self, mailbox_id, critical)
+        return _pacing(self, account, mailbox_id, critical)
 
     @property
     def alarms(self) -> str:
@@ -93,7 +99,7 @@ class RedisKeys:
 
     @property
     def wanted(self) -> str:
-        """Set of the ``slots`` keys of mailboxes where a visit found no slot."""
+        """Set of the ``slots`` keys of accounts where a visit found no slot."""
         return f"{self.prefix}:wanted"
 
     @property
@@ -101,13 +107,23 @@ class RedisKeys:
         """Made once and never expiring: another value means that Redis lost its memory."""
         return f"{self.prefix}:era"
 
+    @property
+    def generation(self) -> str:
+        """The latest generation of Redis' memory that it was told of; see ``redis_memory``."""
+        return f"{self.prefix}:generation"
+
 
 @lru_cache(maxsize=16_384)
-def _pacing(keys: RedisKeys, mailbox_id: UUID, critical: bool) -> tuple[str, str, str, str]:  # noqa: FBT001
+def _pacing(
+    keys: RedisKeys,
+    account: str,
+    mailbox_id: UUID,
+    critical: bool,  # noqa: FBT001 - a cache key
+) -> tuple[str, str, str, str]:
     # Four names for each of several requests a mail: making them anew is a tenth of their cost.
     return (
-        keys.slots(mailbox_id),
-        keys.permits(mailbox_id),
-        keys.pause(mailbox_id),
+        keys.slots(account),
+        keys.permits(account),
+        keys.pause(account),
         keys.wake(mailbox_id, critical=critical),
     )

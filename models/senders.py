@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Uuid, bindparam, select
 
+from models.accounts import account_of
 from models.auth_forms import AuthForm
 from models.clouds import Cloud, resolve
 from models.grants import APP_ONLY, GRANT
@@ -73,6 +74,11 @@ class Sender:
     grant_kind: str | None
     grant_version: int
     auth_form: AuthForm = AuthForm.DELEGATE
+
+    @property
+    def account(self) -> str:
+        """Who signs in, as Microsoft's limits count it."""
+        return account_of(self.address, self.auth_user)
 
     @property
     def is_shared(self) -> bool:

@@ -127,7 +127,7 @@ class Tenant(SQLModel, table=True):
 
 
 class Mailbox(SQLModel, table=True):
-    """A sender account. Microsoft's limits hold per mailbox, and so does parking."""
+    """A sender account. Microsoft's limits hold per account that signs in, parking per mailbox."""
 
     __tablename__ = "mailbox"
 
@@ -355,6 +355,49 @@ class RecipientCount(SQLModel, table=True):
     recipients: int
 
 
+class FormerAccount(SQLModel, table=True):
+    """An account that signed in for a mailbox until another one took over; see ``accounts``."""
+
+    __tablename__ = "former_account"
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    mailbox_id: UUID
+    """No foreign key: what was sent counts also when the mailbox is gone."""
+    account: str = Field(max_length=320, index=True)
+    ended_at: datetime = _time()
+
+
+class HandMail(SQLModel, table=True):
+    """A connection that a command borrowed, and the mail it sent by hand; see ``hand_mails``."""
+
+    __tablename__ = "hand_mail"
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    account: str = Field(max_length=320, index=True)
+    tenant_id: UUID
+    mailbox_id: UUID
+    """No foreign key, as above."""
+    visit: str = Field(max_length=80)
+    """Under which name it holds its slot."""
+    held_until: datetime = _time()
+    """Until then it may hold a connection, unless it ended before."""
+    recipients: list[str] = Field(default_factory=list, sa_type=JSON)
+    """Of the mail that was begun; empty: none was."""
+    ended_at: datetime | None = _time(nullable=True)
+
+
+class RedisMemoryRow(SQLModel, table=True):
+    """The memory of Redis that was seen last, and how often it changed; see ``redis_memory``."""
+
+    __tablename__ = "redis_memory"
+
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    """Always 1: there is one row."""
+    name: str = Field(max_length=200)
+    generation: int
+    changed_at: datetime = _time()
+
+
 class AuditEntry(SQLModel, table=True):
     """Who did what, when and why."""
 
@@ -411,6 +454,6 @@ METADATA = made_storable(SQLModel.metadata)
 
 __all__ = [
     "METADATA", "AppCredential", "AppRegistration", "Attempt", "AuditEntry", "ConsentLink",
-    "Delivery", "Grant", "Mailbox", "RecipientCount", "SignIn", "Tenant", "ToldWarning",
-    "UtcDateTime",
+    "Delivery", "FormerAccount", "Grant", "HandMail", "Mailbox", "RecipientCount", "RedisMemoryRow",
+    "SignIn", "Tenant", "ToldWarning", "UtcDateTime",
 ]  # fmt: skip

@@ -81,6 +81,15 @@ def judge(failed: SubmissionFailed, *, fresh_token: bool) -> Verdict:
     )
 
 
+def concerns_account(rest: Pause, stage: Stage | str) -> bool:
+    """
+    Say whether Exchange asked for patience with the account that signs in, over all its mailboxes.
+
+    A token that cannot be had is one mailbox's own, and so is a line that breaks.
+    """
+    return rest.verdict.action is Action.THROTTLE_MAILBOX and stage != Stage.TOKEN
+
+
 def token_unavailable(away: TokenUnavailable) -> Verdict:
     """Give the verdict on a token that cannot be had now: the mailbox waits and tries again."""
     said = away.refusal

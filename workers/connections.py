@@ -17,12 +17,20 @@ from uuid import UUID
 import structlog
 
 from models.settings import VisitSettings
-from workers.pacing import Pacer, PacingUnavailable, Renewal, Waiting, Watched
+from workers.pacing import (
+    NOTICE_SECONDS,
+    Pacer,
+    PacingUnavailable,
+    Party,
+    Renewal,
+    Waiting,
+    Watched,
+)
 from workers.smtp_session import SmtpSession
 
 log = structlog.get_logger()
 
-TEND_SECONDS = 0.5
+TEND_SECONDS = NOTICE_SECONDS
 """How often it is asked who waits for a slot, and whether Redis forgot those that are held idle."""
 
 
@@ -38,7 +46,7 @@ class Kept:
         memory: Under which of its memories; see ``Watched``. A new one is looked at soon.
     """
 
-    mailbox_id: UUID
+    party: Party
     visit_id: str
     session: SmtpSession
     since: float
@@ -55,7 +63,7 @@ class Connections:
         pacer: Pacer,
         settings: VisitSettings,
         slot_seconds: float,
-        wake: Callable[[UUID, Waiting], Awaitable[None]],
+        wake: Callable[[Waiting], Awaitable[None]],
     ) -> None:
         self._pacer = pacer
         self._settings = settings
@@ -82,10 +90,14 @@ class Connections:
         """Say whether ``keep`` would serve: the connection is good and none is kept yet."""
         return mailbox_id not in self._kept and self.worth_keeping(session)
 
-    def keep(self, mailbox_id: UUID, visit_id: str, session: SmtpSession) -> None:
+    def keep(self, party: Party, visit_id: str, session: SmtpSession) -> None:
         """Keep a connection after its visit, which has just renewed its slot."""
         now = time.monotonic()
-        self._kept[mailbox_id] = Kept(mailbox_id, visit_id, session, now, now)
+        self._kept[party.mailbox_id] = Kept(party, visit_id, session, now, now)
+
+    async def dismiss(self, kept: Kept) -> None:
+        """Close a connection that was taken and is of no use after all, and give its slot back."""
+        await self._let_go(kept)
 
     async def tend(self) -> None:
         """Renew the slots of kept connections and let go of what should go; runs for ever."""
@@ -112,7 +124,7 @@ class Connections:
         return (
             watched is None
             or kept.memory != watched.memory
-            or kept.mailbox_id in watched.wanted
+            or kept.party.account in watched.wanted
             or time.monotonic() - kept.renewed_at > self._slot_seconds / 4
         )
 
@@ -121,7 +133,7 @@ class Connections:
         renewal: Renewal | None = None
         if watched is not None:
             with suppress(PacingUnavailable):
-                renewal = await self._pacer.renew(kept.mailbox_id, kept.visit_id)
+                renewal = await self._pacer.renew(kept.party, kept.visit_id)
                 kept.renewed_at, kept.memory = now, watched.memory
         if renewal is None:
             # Before others may take the slot, which Redis gives away where nobody renews it.
@@ -129,17 +141,17 @@ class Connections:
         else:
             go = renewal.wanted or not renewal.kept
         go = go or self._is_over(kept)
-        if go and self._kept.get(kept.mailbox_id) is kept:
-            del self._kept[kept.mailbox_id]
+        if go and self._kept.get(kept.party.mailbox_id) is kept:
+            del self._kept[kept.party.mailbox_id]
             await self._let_go(kept)
 
     async def _let_go(self, kept: Kept) -> None:
         kept.session.close()
         try:
-            waiting = await self._pacer.leave(kept.mailbox_id, kept.visit_id, stamp=False)
-            await self._wake(kept.mailbox_id, waiting)
+            waiting = await self._pacer.leave(kept.party, kept.visit_id, stamp=False)
+            await self._wake(waiting)
         except PacingUnavailable:
-            log.debug("slot_left_to_expire", mailbox_id=str(kept.mailbox_id))
+            log.debug("slot_left_to_expire", mailbox_id=str(kept.party.mailbox_id))
 
     async def close(self) -> None:
         """Close everything and give the slots back."""

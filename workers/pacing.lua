@@ -1,19 +1,32 @@
--- The pacing of mailboxes, many requests in one call. All times are ms of this server's clock.
+-- The pacing of accounts, many requests in one call. All times are ms of this server's clock.
 --
--- KEYS   wanted, then for each request: slots, permits, pause, wake
--- ARGV   window, limit, reserve, connections, slot_ms, remember_ms,
---        then for each request: operation, visit, critical, argument
--- reply  six integers for each request, then this server's clock in ms
+-- KEYS   era, generation, wanted, then for each request: slots, permits, pause, wake
+-- ARGV   memory and its generation, as the caller knows them, a name for the era should there be
+--        none, window, limit, reserve, connections, slot_ms, remember_ms,
+--        then for each request: operation, visit, lane, critical, argument
+-- reply  0, seven values for each request, this server's clock in ms; or, where the caller knows
+--        another memory, and then nothing was done: 1, memory, generation, clock
 --
 -- permits  list: when the mails of the window were answered, oldest first
--- slots    hash: 'run' and 'era' say which memory of the mailbox this is, 'seeded' that it is
---          complete; 's:<visit>' = '<runs out> <holds a permit> <critical> <halted>';
---          'w:0', 'w:1' = a normal, a critical visit found no slot; 'p:0', 'p:1' = no permit
--- wanted   set: the slots keys with 'w:0' or 'w:1', for those who hold slots idle
+-- slots    hash: 'gen' and 'era' say which memory of the account this is, 'seeded' that it is
+--          complete; 'closed' until when no slot is given, because somebody may still hold one
+--          that was forgotten; 's:<visit>' =
+--          '<runs out> <holds a permit> <critical> <halted> <is to give way> <lane>';
+--          'l:<lane>' = '<last permit> <p0> <p1> <s0> <s1>': until when the lane counts as waiting
+--          for a permit (p) or a slot (s), for a normal (0) or a critical mail (1); 0: it does
+--          not; negative: it was told that there is one
+-- wanted   set: the slots keys where a lane waits for a slot, for those who hold slots idle
+--
+-- Lanes are the mailboxes that an account signs in for. Of those that wait, the one whose last
+-- permit lies furthest back is first; the others leave as much free as those before them want.
 
-local WINDOW, LIMIT, RESERVE = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local CONNECTIONS, SLOT, REMEMBER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local MEMORY, GENERATION = ARGV[1], ARGV[2]
+local WINDOW, LIMIT, RESERVE = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local CONNECTIONS, SLOT, REMEMBER = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local NORMAL_CONNECTIONS = math.max(1, CONNECTIONS - 1)
+-- How long something is kept for a lane that was told of it, and for one that found no slot: it
+-- may be parked by now, or its worker dead.
+local TOLD, WAITING, FORGOTTEN = 5000, 15000, 600000
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -21,43 +34,68 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local reply_time = now + 1
 -- A server that was started again may have lost the last second: it is another memory.
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
+local marks = redis.call('MGET', KEYS[1], KEYS[2])
+local era, newest = marks[1], marks[2] or '0'
+if not era then
+    era = ARGV[3]
+    redis.call('SET', KEYS[1], era)
+end
+if run .. '/' .. era ~= MEMORY or tonumber(GENERATION) < tonumber(newest) then
+    return {1, run .. '/' .. era, tonumber(newest), now}
+end
+if GENERATION ~= newest then redis.call('SET', KEYS[2], GENERATION) end
 
-local mailbox  -- the request's mailbox, read once for the request
+local account  -- the request's account, read once for the request
 
 local function open(first_key)
-    mailbox = {slots_key = KEYS[first_key], permits_key = KEYS[first_key + 1], fields = {},
-        slots = {}, total = 0, normal = 0, held = 0}
-    local flat = redis.call('HGETALL', mailbox.slots_key)
+    account = {slots_key = KEYS[first_key], permits_key = KEYS[first_key + 1], fields = {},
+        slots = {}, lanes = {}, lane_count = 0, total = 0, normal = 0, held = 0, leaving = 0}
+    local flat = redis.call('HGETALL', account.slots_key)
     local over = {}
     for i = 1, #flat, 2 do
         local name, value = flat[i], flat[i + 1]
-        if string.sub(name, 1, 2) == 's:' then
-            local ends, held, critical, halted = string.match(value, '^(%d+) (%d) (%d) ?(%d?)$')
+        local kind = string.sub(name, 1, 2)
+        if kind == 's:' then
+            local ends, held, critical, halted, leaves, lane =
+                string.match(value, '^(%d+) (%d) (%d) (%d) (%d) (.*)$')
             local slot = {ends = tonumber(ends), held = held == '1', critical = critical == '1',
-                halted = halted == '1'}
+                halted = halted == '1', leaves = leaves == '1', lane = lane}
             if slot.ends <= now then
                 over[#over + 1] = slot
-                redis.call('HDEL', mailbox.slots_key, name)
+                redis.call('HDEL', account.slots_key, name)
             else
-                mailbox.slots[string.sub(name, 3)] = slot
-                mailbox.total = mailbox.total + 1
-                if not slot.critical then mailbox.normal = mailbox.normal + 1 end
-                if slot.held then mailbox.held = mailbox.held + 1 end
+                account.slots[string.sub(name, 3)] = slot
+                account.total = account.total + 1
+                if not slot.critical then account.normal = account.normal + 1 end
+                if slot.held then account.held = account.held + 1 end
+                if slot.leaves then account.leaving = account.leaving + 1 end
+            end
+        elseif kind == 'l:' then
+            local last, p0, p1, s0, s1 =
+                string.match(value, '^(%d+) (%-?%d+) (%-?%d+) (%-?%d+) (%-?%d+)$')
+            local lane = {last = tonumber(last), p0 = tonumber(p0), p1 = tonumber(p1),
+                s0 = tonumber(s0), s1 = tonumber(s1)}
+            local latest = math.max(lane.last, lane.p0, lane.p1, lane.s0, lane.s1)
+            if latest + FORGOTTEN < now then
+                redis.call('HDEL', account.slots_key, name)
+            else
+                account.lanes[string.sub(name, 3)] = lane
+                account.lane_count = account.lane_count + 1
             end
         else
-            mailbox.fields[name] = value
+            account.fields[name] = value
         end
     end
-    mailbox.known = mailbox.fields.seeded == '1' and mailbox.fields.run == run
+    account.known = account.fields.seeded == '1' and account.fields.gen == GENERATION
     return over
 end
 
 local function push(moment)
     -- The list stays in order also when the clock is set back.
-    local last = redis.call('LINDEX', mailbox.permits_key, -1)
+    local last = redis.call('LINDEX', account.permits_key, -1)
     if last then moment = math.max(moment, tonumber(last)) end
-    redis.call('RPUSH', mailbox.permits_key, string.format('%.0f', moment))
-    redis.call('PEXPIRE', mailbox.permits_key, WINDOW + math.max(0, moment - now) + 1000)
+    redis.call('RPUSH', account.permits_key, string.format('%.0f', moment))
+    redis.call('PEXPIRE', account.permits_key, WINDOW + math.max(0, moment - now) + 1000)
 end
 
 -- Forget what left the window, and count what a visit that died may have sent.
@@ -66,213 +104,321 @@ local function settle(over)
     for _, slot in ipairs(over) do
         if slot.held then push(slot.ends) end
     end
-    local oldest = redis.call('LINDEX', mailbox.permits_key, 0)
+    local oldest = redis.call('LINDEX', account.permits_key, 0)
     while oldest and tonumber(oldest) + WINDOW <= now do
-        redis.call('LPOP', mailbox.permits_key)
-        oldest = redis.call('LINDEX', mailbox.permits_key, 0)
+        redis.call('LPOP', account.permits_key)
+        oldest = redis.call('LINDEX', account.permits_key, 0)
     end
-    mailbox.stamps = redis.call('LLEN', mailbox.permits_key)
-end
-
-local function write(visit, slot)
-    redis.call('HSET', mailbox.slots_key, 's:' .. visit, string.format('%.0f %d %d %d',
-        slot.ends, slot.held and 1 or 0, slot.critical and 1 or 0, slot.halted and 1 or 0))
-end
-
-local function stamp(slot)
-    if slot.held then
-        push(reply_time)
-        slot.held = false
-        mailbox.held = mailbox.held - 1
-        mailbox.stamps = mailbox.stamps + 1
-    end
-end
-
-local function limit(critical)
-    return critical and LIMIT or LIMIT - RESERVE
-end
-
-local function free(critical)
-    return math.max(0, limit(critical) - mailbox.stamps - mailbox.held)
-end
-
-local function slot_free(critical)
-    return mailbox.total < CONNECTIONS and (critical or mailbox.normal < NORMAL_CONNECTIONS)
-end
-
--- How long until a permit is free; what others hold cannot leave the window before it is stamped.
-local function wait(critical)
-    local leaving = mailbox.stamps + mailbox.held - limit(critical)
-    if leaving < 0 then return 0 end
-    local moment = redis.call('LINDEX', mailbox.permits_key, leaving)
-    if leaving >= mailbox.stamps or not moment then return WINDOW end
-    return math.max(1, tonumber(moment) + WINDOW - now)
+    account.stamps = redis.call('LLEN', account.permits_key)
 end
 
 local function flag(condition)
     return condition and 1 or 0
 end
 
--- Take the mailbox off the list where nobody waits for a slot any more.
-local function tidy_wanted()
-    if not mailbox.fields['w:0'] and not mailbox.fields['w:1'] then
-        redis.call('SREM', KEYS[1], mailbox.slots_key)
+local function write(visit, slot)
+    redis.call('HSET', account.slots_key, 's:' .. visit, string.format('%.0f %d %d %d %d %s',
+        slot.ends, flag(slot.held), flag(slot.critical), flag(slot.halted), flag(slot.leaves),
+        slot.lane))
+end
+
+local function write_lane(name)
+    local lane = account.lanes[name]
+    redis.call('HSET', account.slots_key, 'l:' .. name, string.format(
+        '%.0f %.0f %.0f %.0f %.0f', lane.last, lane.p0, lane.p1, lane.s0, lane.s1))
+end
+
+local function lane_of(name)
+    local lane = account.lanes[name]
+    if not lane then
+        lane = {last = now - WINDOW, p0 = 0, p1 = 0, s0 = 0, s1 = 0}
+        account.lanes[name] = lane
+        account.lane_count = account.lane_count + 1
+        write_lane(name)
     end
+    return lane
+end
+
+local function stamp(slot)
+    if slot.held then
+        push(reply_time)
+        slot.held = false
+        account.held = account.held - 1
+        account.stamps = account.stamps + 1
+    end
+end
+
+-- How many other lanes wait for this; of those that want it as much, only whose turn is earlier.
+local function before(name, want, whoever)
+    if account.lane_count < 2 then return 0 end
+    local mine, count = account.lanes[name], 0
+    for other_name, other in pairs(account.lanes) do
+        if other_name ~= name and math.abs(other[want]) > now
+            and (whoever or not mine or other.last < mine.last) then
+            count = count + 1
+        end
+    end
+    return count
+end
+
+-- How many permits are left for a lane: below 1 so many have to leave the window first.
+local function room(critical, lane)
+    local used = account.stamps + account.held
+    if critical then return LIMIT - used - before(lane, 'p1') end
+    local first = before(lane, 'p0')
+    return math.min(LIMIT - RESERVE - used - first,
+        LIMIT - used - first - before(lane, 'p1', true))
+end
+
+local function free(critical, lane)
+    return math.max(0, room(critical, lane))
+end
+
+-- How long until a permit is free; what others hold cannot leave the window before it is stamped.
+local function wait(critical, lane)
+    local leaving = 1 - room(critical, lane)
+    if leaving < 1 then return 0 end
+    local moment = redis.call('LINDEX', account.permits_key, leaving - 1)
+    if leaving > account.stamps or not moment then return WINDOW end
+    return math.max(1, tonumber(moment) + WINDOW - now)
+end
+
+local function slot_free(critical, lane)
+    if critical then return account.total + before(lane, 's1') < CONNECTIONS end
+    local first = before(lane, 's0')
+    return account.total + first + before(lane, 's1', true) < CONNECTIONS
+        and account.normal + first < NORMAL_CONNECTIONS
+end
+
+-- Whether a slot is to go to somebody who waits: no more of them than there are waiting. Idle, it
+-- goes to whoever it is; in use, to another lane, unless the one that has it can send and is first.
+local function is_to_leave(slot, name, idle, may_send)
+    local waiting, mine = 0, account.lanes[name]
+    for other_name, other in pairs(account.lanes) do
+        local critical = other.s1 > 0
+        local normal = other.s0 > 0
+            and (not slot.critical or account.normal < NORMAL_CONNECTIONS)
+        local first = not may_send or (critical and not slot.critical)
+            or (mine and other.last < mine.last)
+        if (critical or normal) and (idle or (other_name ~= name and first)) then
+            waiting = waiting + 1
+        end
+    end
+    if slot.leaves then account.leaving = account.leaving - 1 end
+    slot.leaves = account.leaving < waiting
+    if slot.leaves then account.leaving = account.leaving + 1 end
+    return slot.leaves
+end
+
+-- Take the account off the list where nobody waits for a slot any more.
+local function tidy_wanted()
+    for _, lane in pairs(account.lanes) do
+        if lane.s0 > 0 or lane.s1 > 0 then return end
+    end
+    redis.call('SREM', KEYS[3], account.slots_key)
+end
+
+-- The lane that waits for this and was not told yet, and whose turn is first.
+local function first_waiting(want)
+    local found
+    for name, lane in pairs(account.lanes) do
+        if lane[want] > 0 and (not found or lane.last < account.lanes[found].last) then
+            found = name
+        end
+    end
+    return found
 end
 
 local operations = {}
 
-function operations.enter(visit, critical, stamps, first_key)
+function operations.enter(visit, name, critical, stamps, first_key)
     redis.call('DEL', KEYS[first_key + 3])
-    if not mailbox.known then
-        if mailbox.fields.run ~= run then
-            redis.call('DEL', mailbox.slots_key, mailbox.permits_key)
-            mailbox.fields.era = string.format('%.0f', time[1] * 1000000 + time[2])
-            redis.call('HSET', mailbox.slots_key, 'run', run, 'era', mailbox.fields.era)
+    if not account.known then
+        if account.fields.gen ~= GENERATION then
+            redis.call('DEL', account.slots_key, account.permits_key)
+            account.fields.era = string.format('%.0f', time[1] * 1000000 + time[2])
+            redis.call('HSET', account.slots_key, 'gen', GENERATION, 'era', account.fields.era)
         end
-        redis.call('PEXPIRE', mailbox.slots_key, REMEMBER)
-        return {0, 0, 0, 0, 0, tonumber(mailbox.fields.era)}
+        redis.call('PEXPIRE', account.slots_key, REMEMBER)
+        return {0, 0, 0, 0, 0, tonumber(account.fields.era), 0}
     end
-    redis.call('PEXPIRE', mailbox.slots_key, REMEMBER)
-    local slot = mailbox.slots[visit]
+    redis.call('PEXPIRE', account.slots_key, REMEMBER)
+    local lane = lane_of(name)
+    local slot = account.slots[visit]
     if stamps == '1' then
         -- Its slot may have run out while the mail was under way: it counts all the same.
         if slot then
             stamp(slot)
         else
             push(reply_time)
-            mailbox.stamps = mailbox.stamps + 1
+            account.stamps = account.stamps + 1
         end
     end
-    if not slot and slot_free(critical) then
-        slot = {held = false, critical = critical}
+    local closed = math.max(0, (tonumber(account.fields.closed) or 0) - now)
+    local pause = math.max(closed, redis.call('PTTL', KEYS[first_key + 2]))
+    local normal, criticals, waits = free(false, name), free(true, name), wait(critical, name)
+    if pause > 0 then
+        normal, criticals, waits = 0, 0, math.max(pause + 1, waits)
+    end
+    local mine = critical and criticals or normal
+    local permit_want = critical and 'p1' or 'p0'
+    local slot_want = critical and 's1' or 's0'
+    local leaves, changed = false, false
+    if slot then
+        leaves = is_to_leave(slot, name, false, mine > 0)
+    elseif closed == 0 and slot_free(critical, name) then
+        slot = {held = false, critical = critical, lane = name}
     end
     if slot then
         slot.ends = now + SLOT
         -- It claims anew, and SQL knows whether the mailbox is parked.
         slot.halted = false
         write(visit, slot)
-    else
-        redis.call('HSET', mailbox.slots_key, critical and 'w:1' or 'w:0', '1')
-        redis.call('SADD', KEYS[1], mailbox.slots_key)
-        redis.call('PEXPIRE', KEYS[1], REMEMBER)
+        if lane[slot_want] ~= 0 then
+            lane[slot_want], changed = 0, true
+        end
+    elseif mine > 0 or account.held > 0 then
+        -- Without a permit a slot is worth nothing: then it comes again when there is one.
+        lane[slot_want], changed = now + WAITING, true
+        redis.call('SADD', KEYS[3], account.slots_key)
+        redis.call('PEXPIRE', KEYS[3], REMEMBER)
     end
-    local pause = math.max(0, redis.call('PTTL', KEYS[first_key + 2]))
-    if pause > 0 then
-        return {1, flag(slot), 0, 0, math.max(pause + 1, wait(critical)),
-            tonumber(mailbox.fields.era)}
+    if mine == 0 and pause == 0 and account.lane_count > 1 then
+        lane[permit_want], changed = now + waits + TOLD, true
     end
-    return {1, flag(slot), free(false), free(true), wait(critical), tonumber(mailbox.fields.era)}
+    if changed then write_lane(name) end
+    return {1, flag(slot), normal, criticals, waits, tonumber(account.fields.era), flag(leaves)}
 end
 
-function operations.permit(visit, critical, stamps, first_key)
-    local slot = mailbox.slots[visit]
-    if not mailbox.known or not slot then
+function operations.permit(visit, name, critical, stamps, first_key)
+    local slot = account.slots[visit]
+    if not account.known or not slot then
         -- Its slot ran out while the mail was under way: count the mail at its true moment too.
-        if mailbox.known and stamps == '1' then push(reply_time) end
-        return {0, 0, 0, 1, 0, 0}
+        if account.known and stamps == '1' then push(reply_time) end
+        return {0, 0, 0, 1, 0, 0, 0}
     end
+    local lane = lane_of(name)
     if stamps == '1' then
         stamp(slot)
     elseif slot.held then
         -- Nothing is in flight. What it held may only have been presumed when Redis was taught
         -- again, and of all that are presumed to hold one there may be more than the limit.
         slot.held = false
-        mailbox.held = mailbox.held - 1
+        account.held = account.held - 1
     end
     slot.ends = now + SLOT
     local pause = math.max(0, redis.call('PTTL', KEYS[first_key + 2]))
-    local granted = pause == 0 and not slot.halted and free(critical) > 0
-    local waits = 0
+    local granted = pause == 0 and not slot.halted and free(critical, name) > 0
+    local waits, want = 0, critical and 'p1' or 'p0'
     if granted then
-        mailbox.held = mailbox.held + 1
+        account.held = account.held + 1
         slot.held = true
+        if account.lane_count > 1 or lane[want] ~= 0 then
+            lane.last, lane[want] = now, 0
+            write_lane(name)
+        end
     elseif not slot.halted then
-        waits = math.max(pause > 0 and pause + 1 or 0, wait(critical))
-        if mailbox.held > 0 then
-            redis.call('HSET', mailbox.slots_key, critical and 'p:1' or 'p:0', '1')
+        waits = math.max(pause > 0 and pause + 1 or 0, wait(critical, name))
+        if account.held > 0 or (account.lane_count > 1 and pause == 0) then
+            lane[want] = now + waits + TOLD
+            write_lane(name)
         end
     end
     write(visit, slot)
-    return {flag(granted), waits, pause, 0, 0, 0}
+    return {flag(granted), waits, pause, 0, 0, 0, 0}
 end
 
 function operations.stamp(visit)
-    local slot = mailbox.slots[visit]
-    if not mailbox.known or not slot then
-        if mailbox.known then push(reply_time) end
-        return {0, 0, 0, 0, 0, 0}
+    local slot = account.slots[visit]
+    if not account.known or not slot then
+        if account.known then push(reply_time) end
+        return {0, 0, 0, 0, 0, 0, 0}
     end
     stamp(slot)
     slot.ends = now + SLOT
     write(visit, slot)
-    return {1, 0, 0, 0, 0, 0}
+    return {1, 0, 0, 0, 0, 0, 0}
 end
 
-function operations.renew(visit)
-    local slot = mailbox.slots[visit]
-    if not mailbox.known or not slot then return {0, 0, 0, 0, 0, 0} end
+function operations.renew(visit, name, _, idle)
+    local slot = account.slots[visit]
+    if not account.known or not slot then return {0, 0, 0, 0, 0, 0, 0} end
     slot.ends = now + SLOT
+    local leaves = is_to_leave(slot, name, idle == '1', false)
     write(visit, slot)
     tidy_wanted()
-    return {1, flag(mailbox.fields['w:0'] or mailbox.fields['w:1']), 0, 0, 0, 0}
+    return {1, flag(leaves), 0, 0, 0, 0, 0}
 end
 
-function operations.leave(visit, _, stamps)
-    if not mailbox.known then return {0, 0, 0, 0, 0, 0} end
-    local slot = mailbox.slots[visit]
+-- The argument is 1 if the mail in hand was sent, and 2 more if the lane has nothing to send.
+function operations.leave(visit, name, _, argument)
+    if not account.known then return {0, 0, 0, 0, 0, 0, 0} end
+    local stamps, has_nothing = tonumber(argument) % 2 == 1, tonumber(argument) >= 2
+    local slot, lane = account.slots[visit], account.lanes[name]
     local gave_back = false
     if slot then
-        gave_back = slot.held and stamps ~= '1'
-        if stamps == '1' then stamp(slot) elseif slot.held then mailbox.held = mailbox.held - 1 end
-        mailbox.total = mailbox.total - 1
-        if not slot.critical then mailbox.normal = mailbox.normal - 1 end
-        redis.call('HDEL', mailbox.slots_key, 's:' .. visit)
-    elseif stamps == '1' then
+        gave_back = slot.held and not stamps
+        if stamps then stamp(slot) elseif slot.held then account.held = account.held - 1 end
+        account.total = account.total - 1
+        if not slot.critical then account.normal = account.normal - 1 end
+        redis.call('HDEL', account.slots_key, 's:' .. visit)
+    elseif stamps then
         push(reply_time)
+        account.stamps = account.stamps + 1
     end
-    local reply = {0, 0, 0, 0, 0, 0}
-    for class = 0, 1 do
-        local slot_mark, permit_mark = 'w:' .. class, 'p:' .. class
-        -- A mark is honoured once and only where there is something to be had, so that visits
-        -- that find nothing do not wake each other for ever.
-        if mailbox.fields[slot_mark] and slot_free(class == 1) then
-            redis.call('HDEL', mailbox.slots_key, slot_mark)
-            mailbox.fields[slot_mark] = nil
-            reply[class + 1] = 1
+    if lane and has_nothing and (lane.p0 ~= 0 or lane.p1 ~= 0) then
+        lane.p0, lane.p1 = 0, 0
+        write_lane(name)
+    end
+    local reply = {0, 0, 0, 0, 0, 0, 0}
+    for class = 1, 0, -1 do
+        -- A lane is told once and only where there is something to be had, so that visits that
+        -- find nothing do not wake each other for ever.
+        local want = 's' .. class
+        local first = first_waiting(want)
+        if first and slot_free(class == 1, first) then
+            account.lanes[first][want] = -(now + TOLD)
+            write_lane(first)
+            reply[class + 1] = first
         end
-        if mailbox.fields[permit_mark] and gave_back and free(class == 1) > 0 then
-            redis.call('HDEL', mailbox.slots_key, permit_mark)
-            reply[class + 1] = 1
+        want = 'p' .. class
+        first = gave_back and first_waiting(want)
+        if first and free(class == 1, first) > 0 then
+            account.lanes[first][want] = -(now + TOLD)
+            write_lane(first)
+            reply[class + 3] = first
         end
     end
     tidy_wanted()
     return reply
 end
 
-function operations.halt()
-    for visit, slot in pairs(mailbox.slots) do
-        slot.halted = true
-        write(visit, slot)
+function operations.halt(_, name)
+    for visit, slot in pairs(account.slots) do
+        if slot.lane == name then
+            slot.halted = true
+            write(visit, slot)
+        end
     end
-    return {1, 0, 0, 0, 0, 0}
+    return {1, 0, 0, 0, 0, 0, 0}
 end
 
-function operations.pause(_, _, pause_ms, first_key)
+function operations.pause(_, _, _, pause_ms, first_key)
     -- A longer pause that was asked for before stays.
     if redis.call('PTTL', KEYS[first_key + 2]) < tonumber(pause_ms) then
         redis.call('SET', KEYS[first_key + 2], '1', 'PX', pause_ms)
     end
-    return {1, 0, 0, 0, 0, 0}
+    return {1, 0, 0, 0, 0, 0, 0}
 end
 
-local replies = {}
-local first_key = 2
-for i = 7, #ARGV, 4 do
+local replies = {0}
+local first_key = 4
+for i = 10, #ARGV, 5 do
     local over = open(first_key)
-    if mailbox.known then settle(over) end
-    local reply = operations[ARGV[i]](ARGV[i + 1], ARGV[i + 2] == '1', ARGV[i + 3], first_key)
-    for j = 1, 6 do replies[#replies + 1] = reply[j] end
+    if account.known then settle(over) end
+    local reply = operations[ARGV[i]](ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] == '1', ARGV[i + 4],
+        first_key)
+    for j = 1, 7 do replies[#replies + 1] = reply[j] end
     first_key = first_key + 4
 end
 replies[#replies + 1] = now

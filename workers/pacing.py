@@ -1,5 +1,5 @@
 """
-Permits and slots: how fast and over how many connections a mailbox may submit.
+Permits and slots: how fast and over how many connections an account may submit.
 
 The law stands in ``pacing.lua``, where it is one step on Redis' clock for all workers. Here are
 its words, and a batcher: what many visits ask at once travels in one call.
@@ -12,10 +12,12 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
+import structlog
 from redis.exceptions import RedisError
 
 from models.errors import AlertpostError
@@ -27,7 +29,11 @@ if TYPE_CHECKING:
     import redis.asyncio
 
     from models.redis_keys import RedisKeys
+    from models.redis_memory import RedisMemory
     from models.settings import PacingSettings
+    from workers.memories import Memories
+
+log = structlog.get_logger()
 
 _LAW: Final = files("workers").joinpath("pacing.lua").read_text(encoding="utf-8")
 _SEED: Final = files("workers").joinpath("pacing_seed.lua").read_text(encoding="utf-8")
@@ -38,11 +44,36 @@ _BATCH = 256
 
 _SEEDS_AT_ONCE = 4
 
-_WIDTH = 6
-"""Integers in the reply to one request."""
+_WIDTH = 7
+"""Values in the reply to one request."""
+
+_CHANGED = 1
+"""First in the reply where Redis has another memory than we knew."""
+
+_CHANGES = 5
+"""Changes in a row after which a call gives up: no memory lasts long enough to build upon."""
+
+NOTICE_SECONDS = 0.5
+"""How often those who hold slots idle look whether Redis forgot them; see ``connections``."""
+
+FORGOTTEN_SECONDS = 2 * NOTICE_SECONDS
+"""After Redis lost its memory, nobody may open a connection for so long."""
 
 _REMEMBER_MS = 3_600_000
-"""How long a quiet mailbox stays known, so that its next visit need not ask SQL."""
+"""How long a quiet account stays known, so that its next visit need not ask SQL."""
+
+
+class Party(NamedTuple):
+    """
+    Whose limits count, and which of the mailboxes that it signs in for wants to send.
+
+    Attributes:
+        account: Who signs in; see ``models.accounts``.
+        mailbox_id: Whose lane. The lanes of one account take turns.
+    """
+
+    account: str
+    mailbox_id: UUID
 
 
 class PacingUnavailable(AlertpostError, ConnectionError):  # noqa: N818 - reads as what it is
@@ -52,7 +83,7 @@ class PacingUnavailable(AlertpostError, ConnectionError):  # noqa: N818 - reads 
 @dataclass(frozen=True, slots=True)
 class PacingLimits:
     """
-    What Exchange Online allows a mailbox, and what we keep for criticals.
+    What Exchange Online allows an account, and what we keep for criticals.
 
     Attributes:
         messages: Mails in any window.
@@ -103,9 +134,10 @@ class Entry(NamedTuple):
         permits: Permits that are free for normal mails now.
         critical_permits: Permits that are free for criticals now.
         wait_ms: Until a permit of the visit's own kind is free; 0 where one is.
-        known: False where Redis does not remember this mailbox: nothing is given. Seed, then enter
+        known: False where Redis does not remember this account: nothing is given. Seed, then enter
             again.
         era: Which memory this is; hand it to ``seed``.
+        gives_way: Another mailbox of the account waits for the slot, and it is its turn: leave.
     """
 
     slot: bool
@@ -114,6 +146,7 @@ class Entry(NamedTuple):
     wait_ms: int
     known: bool
     era: int
+    gives_way: bool = False
 
 
 class Permit(NamedTuple):
@@ -134,13 +167,30 @@ class Permit(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """Who found nothing while this visit was there; true if anybody did: wake the lane again."""
+    """
+    Who found nothing while this visit was there; true if anybody did: wake these lanes again.
 
-    normal: bool
-    critical: bool
+    Attributes:
+        normal: Mailboxes where a mail that is not critical waits.
+        critical: Mailboxes where a critical one does.
+    """
+
+    normal: tuple[UUID, ...] = ()
+    critical: tuple[UUID, ...] = ()
 
     def __bool__(self) -> bool:
-        return self.normal or self.critical
+        return bool(self.normal or self.critical)
+
+    def with_one(self, mailbox_id: UUID, *, critical: bool) -> Waiting:
+        """Add a mailbox, if it is not there yet."""
+        if critical:
+            return self._replace(critical=tuple(dict.fromkeys((*self.critical, mailbox_id))))
+        return self._replace(normal=tuple(dict.fromkeys((*self.normal, mailbox_id))))
+
+    @property
+    def lanes(self) -> list[tuple[UUID, bool]]:
+        """All of them, each with whether what waits is critical."""
+        return [(one, True) for one in self.critical] + [(one, False) for one in self.normal]
 
 
 class Renewal(NamedTuple):
@@ -159,20 +209,20 @@ class Watched(NamedTuple):
 
     Attributes:
         memory: Of a slot that was confirmed under this memory Redis has not forgotten anything.
-        wanted: Mailboxes where somebody found no slot; ``renew`` tells whether that is so still.
+        wanted: Accounts where somebody found no slot; ``renew`` tells whether it is to go there.
     """
 
     memory: str
-    wanted: frozenset[UUID]
+    wanted: frozenset[str]
 
 
 class _Request(NamedTuple):
-    mailbox_id: UUID
+    party: Party
     operation: str
     visit_id: str
     critical: bool
     argument: int
-    reply: asyncio.Future[list[int]]
+    reply: asyncio.Future[list[Any]]
 
 
 class Pacer:
@@ -185,6 +235,7 @@ class Pacer:
         client: With a short ``socket_timeout`` and few retries: a visit that hears nothing of its
             permits for ``slot_ms`` has lost them.
         keys: Names of the keys.
+        memories: Where all workers agree which memory Redis has.
         limits: The same for all workers.
         clock: Watches the clock that the law goes by.
     """
@@ -193,6 +244,7 @@ class Pacer:
         self,
         client: redis.asyncio.Redis,
         keys: RedisKeys,
+        memories: Memories,
         limits: PacingLimits | None = None,
         *,
         clock: RedisClock | None = None,
@@ -200,6 +252,9 @@ class Pacer:
         self._client = client
         self._clock = clock or RedisClock(client, keys)
         self._keys = keys
+        self._memories = memories
+        self._memory: RedisMemory | None = None
+        self._changed_at = self._settled_at = 0.0
         self._limits = limits = limits or PacingLimits()
         self._law = client.register_script(_LAW)
         self._seed = client.register_script(_SEED)
@@ -218,51 +273,72 @@ class Pacer:
         self._pending: deque[_Request] = deque()
         self._flight: asyncio.Task[None] | None = None
 
+    @property
+    def unsettled_seconds(self) -> float:
+        """
+        For how much longer somebody may hold a connection whose slot was forgotten with the rest.
+
+        Whoever keeps one idle sees within this time that Redis has another memory, and closes it.
+        """
+        return max(0.0, self._settled_at - time.monotonic())
+
+    @property
+    def memory_age_seconds(self) -> float:
+        """Since when Redis has forgotten nothing as a whole; 0.0 where nobody asked yet."""
+        return 0.0 if self._memory is None else time.monotonic() - self._changed_at
+
     async def enter(
-        self, mailbox_id: UUID, visit_id: str, *, critical: bool, stamp: bool = False
+        self, party: Party, visit_id: str, *, critical: bool, stamp: bool = False
     ) -> Entry:
         """
-        Come to a mailbox, or come again: take its wake-up away and ask for a slot.
+        Come to a lane, or come again: take its wake-up away and ask for a slot.
 
         Claim only afterwards: a row that is committed later wakes the next visit.
 
         Args:
-            mailbox_id: Who sends.
+            party: Who sends.
             visit_id: Who comes.
             critical: Whether it may use the slot that is kept for criticals.
             stamp: Its last mail was answered: count it as of now.
         """
-        known, slot, permits, critical_permits, wait_ms, era = await self._ask(
-            mailbox_id, "enter", visit_id, critical=critical, argument=stamp
+        known, slot, permits, critical_permits, wait_ms, era, gives_way = await self._ask(
+            party, "enter", visit_id, critical=critical, argument=stamp
         )
-        return Entry(bool(slot), permits, critical_permits, wait_ms, bool(known), era)
+        return Entry(
+            bool(slot), permits, critical_permits, wait_ms, bool(known), era, bool(gives_way)
+        )
 
-    async def permit(
-        self, mailbox_id: UUID, visit_id: str, *, critical: bool, stamp: bool
-    ) -> Permit:
+    async def permit(self, party: Party, visit_id: str, *, critical: bool, stamp: bool) -> Permit:
         """
         Ask for the permit of one mail, and renew the slot.
 
         A permit is held until it is stamped. Asking again without a stamp gives the same one.
 
         Args:
-            mailbox_id: Who sends.
+            party: Who sends.
             visit_id: The visit that holds the slot.
             critical: Whether the mail is; criticals may use the reserve.
             stamp: The mail before was answered: count it as of now.
         """
-        granted, wait_ms, pause_ms, lost, _, _ = await self._ask(
-            mailbox_id, "permit", visit_id, critical=critical, argument=stamp
+        granted, wait_ms, pause_ms, lost, *_ = await self._ask(
+            party, "permit", visit_id, critical=critical, argument=stamp
         )
         return Permit(bool(granted), wait_ms, pause_ms, bool(lost))
 
-    async def stamp(self, mailbox_id: UUID, visit_id: str) -> bool:
+    async def stamp(self, party: Party, visit_id: str) -> bool:
         """Count the mail in hand as of now; also where this returns False: the slot is lost."""
-        return bool((await self._ask(mailbox_id, "stamp", visit_id))[0])
+        return bool((await self._ask(party, "stamp", visit_id))[0])
 
-    async def renew(self, mailbox_id: UUID, visit_id: str) -> Renewal:
-        """Keep the slot for another ``slot_ms``; tells whether somebody waits for one."""
-        kept, wanted, *_ = await self._ask(mailbox_id, "renew", visit_id)
+    async def renew(self, party: Party, visit_id: str, *, idle: bool = True) -> Renewal:
+        """
+        Keep the slot for another ``slot_ms``; tells whether it is to go to somebody who waits.
+
+        Args:
+            party: Who sends.
+            visit_id: The visit that holds the slot.
+            idle: Nothing is to be sent over its connection, so it may go to the same mailbox too.
+        """
+        kept, wanted, *_ = await self._ask(party, "renew", visit_id, argument=idle)
         return Renewal(bool(kept), bool(wanted))
 
     async def watch(self) -> Watched:
@@ -270,69 +346,110 @@ class Pacer:
         # Shielded: Python 3.11's ``asyncio.wait_for``, which redis-py uses, may swallow a
         # cancellation (python/cpython#86296), and whoever tends slots would go on for ever.
         watched = asyncio.shield(
-            self._watch(keys=[self._keys.era, self._keys.wanted], args=[uuid4().hex])
+            self._watch(
+                keys=[self._keys.era, self._keys.generation, self._keys.wanted], args=[uuid4().hex]
+            )
         )
         try:
             memory, *wanted = await watched
         except RedisError as error:
             raise PacingUnavailable(f"Redis: {error}") from error
         return Watched(
-            memory.decode(), frozenset(UUID(key.decode().rpartition(":")[2]) for key in wanted)
+            memory.decode(),
+            frozenset(self._keys.account_of_slots(name.decode()) for name in wanted),
         )
 
-    async def leave(self, mailbox_id: UUID, visit_id: str, *, stamp: bool) -> Waiting:
+    async def leave(
+        self, party: Party, visit_id: str, *, stamp: bool, has_nothing: bool = False
+    ) -> Waiting:
         """
         Give the slot back, and the permit if one is held.
 
         Args:
-            mailbox_id: Who sends.
+            party: Who sends.
             visit_id: The visit that holds the slot.
             stamp: The permit was used: count it as of now. Without, another visit may have it.
+            has_nothing: Nothing in its lane is due, so no permit has to be left to it.
 
         Returns:
-            Who waits for what is free now. Wake the lane: the mark is taken away.
+            Who waits for what is free now. Wake these lanes: they are told once.
         """
-        reply = await self._ask(mailbox_id, "leave", visit_id, argument=stamp)
-        return Waiting(bool(reply[0]), bool(reply[1]))
+        reply = await self._ask(party, "leave", visit_id, argument=stamp + 2 * has_nothing)
+        slot, critical_slot, permit, critical_permit, *_ = (
+            UUID(lane.decode()) if lane else None for lane in reply
+        )
+        waiting = Waiting()
+        for lane, critical in (
+            (critical_slot, True), (critical_permit, True), (slot, False), (permit, False)
+        ):  # fmt: skip
+            if lane is not None:
+                waiting = waiting.with_one(lane, critical=critical)
+        return waiting
 
-    async def pause(self, mailbox_id: UUID, seconds: float) -> None:
-        """Give no permits to anyone for a while: Exchange asked for patience."""
-        await self._ask(mailbox_id, "pause", "", argument=max(1, math.ceil(seconds * 1000)))
+    async def pause(self, party: Party, seconds: float) -> None:
+        """Give the account no permits for a while: Exchange asked for patience."""
+        await self._ask(party, "pause", "", argument=max(1, math.ceil(seconds * 1000)))
 
-    async def halt(self, mailbox_ids: Sequence[UUID]) -> None:
+    async def halt(self, parties: Sequence[Party]) -> None:
         """
-        Refuse permits for what visits have claimed until now: call it once these are parked.
+        Refuse permits for what visits of these lanes have claimed until now: they are parked.
 
         A visit that enters again claims again, and learns from SQL whether it still is so.
         """
-        await asyncio.gather(*(self._ask(mailbox_id, "halt", "") for mailbox_id in mailbox_ids))
+        await asyncio.gather(*(self._ask(party, "halt", "") for party in parties))
+
+    async def look_again(self) -> None:
+        """
+        See whether others have seen another memory meanwhile; call it now and then.
+
+        Who has not asked Redis since it came back from another server would take it for the same.
+
+        Raises:
+            StoreUnavailable: SQL is away.
+        """
+        known = await self._memories.known()
+        if (
+            known is not None
+            and self._memory is not None
+            and ((known.name, known.generation) != (self._memory.name, self._memory.generation))
+        ):
+            self._memory = None
 
     async def seed(
         self,
-        mailbox_id: UUID,
+        party: Party,
         *,
         ages_ms: Sequence[int],
-        holders: Sequence[tuple[str, int]],
+        holders: Sequence[tuple[str, int] | tuple[str, int, UUID]],
         era: int = 0,
+        closed_ms: int = 0,
     ) -> bool:
         """
         Tell Redis what it has forgotten; only the first seed of an era counts.
 
         Args:
-            mailbox_id: Who sends.
+            party: Who sends.
             ages_ms: How long ago mails of the window were answered, as SQL knows.
             holders: Visits that may have a mail in hand, each with the ms that their claim has
-                left: they hold a slot and a permit.
+                left, and their mailbox if it is another: they hold a slot and a permit.
             era: From the ``Entry`` that said ``known=False``, fetched before SQL was read.
+            closed_ms: For so long no slot is given to anybody who has none: somebody may still
+                have a connection open whose slot was forgotten.
 
         Returns:
             Whether this seed counted. Enter again in either case.
         """
-        arguments: list[str | int] = [self._limits.window_ms, self._remember_ms, era, len(ages_ms)]
+        memory = self._memory
+        if memory is None:
+            # What ``enter`` was told is not so any more.
+            return False
+        arguments: list[str | int] = [memory.name, memory.generation]
+        arguments += (self._limits.window_ms, self._remember_ms, era, closed_ms, len(ages_ms))
         arguments += sorted((max(0, age) for age in ages_ms), reverse=True)
-        for visit_id, left_ms in holders:
-            arguments += (visit_id, max(1, left_ms))
-        names = [self._keys.slots(mailbox_id), self._keys.permits(mailbox_id)]
+        for visit_id, left_ms, *whose in holders:
+            arguments += (visit_id, str(*whose or (party.mailbox_id,)), max(1, left_ms))
+        keys, account = self._keys, party.account
+        names = [keys.era, keys.generation, keys.slots(account), keys.permits(account)]
         try:
             async with self._turn:
                 return bool(await self._seed(keys=names, args=arguments))
@@ -341,16 +458,16 @@ class Pacer:
 
     def _ask(
         self,
-        mailbox_id: UUID,
+        party: Party,
         operation: str,
         visit_id: str,
         *,
         critical: bool = False,
         argument: int = 0,
-    ) -> asyncio.Future[list[int]]:
+    ) -> asyncio.Future[list[Any]]:
         loop = asyncio.get_running_loop()
-        reply: asyncio.Future[list[int]] = loop.create_future()
-        self._pending.append(_Request(mailbox_id, operation, visit_id, critical, argument, reply))
+        reply: asyncio.Future[list[Any]] = loop.create_future()
+        self._pending.append(_Request(party, operation, visit_id, critical, argument, reply))
         # One call under way at a time; what gathers meanwhile goes with the next.
         if self._flight is None or self._flight.done():
             self._flight = loop.create_task(self._fly())
@@ -376,16 +493,45 @@ class Pacer:
                     if not request.reply.done():
                         request.reply.set_result(replies[i * _WIDTH : (i + 1) * _WIDTH])
 
-    async def _call(self, batch: list[_Request]) -> list[int]:
-        names: list[str] = [self._keys.wanted]
-        arguments: list[str | int] = [*self._head]
+    async def _call(self, batch: list[_Request]) -> list[Any]:
+        names: list[str] = [self._keys.era, self._keys.generation, self._keys.wanted]
+        requests: list[str | int] = []
         keys = self._keys
-        for mailbox_id, operation, visit_id, critical, argument, _ in batch:
-            names += keys.pacing(mailbox_id, critical=critical)
-            arguments += (operation, visit_id, int(critical), int(argument))
-        asked = time.monotonic()
-        replies: list[int] = await self._law(keys=names, args=arguments)
-        shown_ms = replies.pop()
-        if await self._clock.was_set(shown_ms, asked=asked):
-            raise PacingUnavailable("the clock of Redis was set; permits are counted anew")
-        return replies
+        for party, operation, visit_id, critical, argument, _ in batch:
+            account, mailbox_id = party
+            names += keys.pacing(account, mailbox_id, critical=critical)
+            requests += (operation, visit_id, _name(mailbox_id), int(critical), int(argument))
+        for _ in range(_CHANGES):
+            memory = self._memory
+            known = ("", 0) if memory is None else (memory.name, memory.generation)
+            asked = time.monotonic()
+            replies: list[Any] = await self._law(
+                keys=names, args=[*known, uuid4().hex, *self._head, *requests]
+            )
+            shown_ms = replies.pop()
+            if await self._clock.was_set(shown_ms, asked=asked):
+                raise PacingUnavailable("the clock of Redis was set; permits are counted anew")
+            if replies[0] != _CHANGED:
+                return replies[1:]
+            await self._agree(replies[1].decode(), at_least=replies[2])
+        raise PacingUnavailable("Redis has another memory each time it is asked")
+
+    async def _agree(self, name: str, *, at_least: int) -> None:
+        """Let all workers know of a memory of Redis, before anything is built upon it."""
+        before = self._memory
+        try:
+            memory = await self._memories.see(name, at_least=at_least)
+        except AlertpostError as away:
+            raise PacingUnavailable(f"Redis has another memory, and SQL: {away}") from away
+        now = time.monotonic()
+        self._changed_at = now - memory.age_seconds
+        # With the first memory of all nobody can hold a slot of another one.
+        self._settled_at = 0.0 if memory.is_first else self._changed_at + FORGOTTEN_SECONDS
+        self._memory = memory
+        if before is not None:
+            log.warning("redis_forgot", generation=memory.generation)
+
+
+@lru_cache(maxsize=16_384)
+def _name(mailbox_id: UUID) -> str:
+    return str(mailbox_id)

@@ -1,14 +1,14 @@
--- What is left of the windows of mailboxes, for people to see. Changes nothing.
+-- What is left of the windows of accounts, for people to see. Changes nothing.
 --
--- KEYS   for each mailbox: slots, permits, pause (as in pacing.lua)
+-- KEYS   generation, then for each account: slots, permits, pause (as in pacing.lua)
 -- ARGV   window, limit, reserve
--- reply  for each mailbox: 1 where Redis knows it, permits that are free for normal mails, for
+-- reply  for each account: 1 where Redis knows it, permits that are free for normal mails, for
 --        criticals, ms until one is free for a normal mail
 
 local WINDOW, LIMIT, RESERVE = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
+local generation = redis.call('GET', KEYS[1])
 
 -- When the mails of the window were answered, those of visits that died in between too, and how
 -- many permits are held.
@@ -41,10 +41,10 @@ local function wait(moments, held)
 end
 
 local reply = {}
-for i = 1, #KEYS, 3 do
-    local known = redis.call('HMGET', KEYS[i], 'run', 'seeded')
+for i = 2, #KEYS, 3 do
+    local known = redis.call('HMGET', KEYS[i], 'gen', 'seeded')
     local row = {0, 0, 0, 0}
-    if known[1] == run and known[2] == '1' then
+    if known[1] and known[1] == generation and known[2] == '1' then
         local moments, held = taken(KEYS[i], KEYS[i + 1])
         local left = LIMIT - #moments - held
         local pause = math.max(0, redis.call('PTTL', KEYS[i + 2]))

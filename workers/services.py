@@ -19,21 +19,25 @@ from redis.backoff import NoBackoff
 from sqlalchemy import Engine
 
 from models import lane
+from models.errors import AlertpostError
 from models.presence import Presence
 from models.redis_keys import RedisKeys
 from models.settings import Settings
 from models.vault import Vault
 from models.waker import Waker
+from workers.accounts import Accounts
 from workers.clock_watch import RedisClock
 from workers.connections import Connections
 from workers.entra import Entra
 from workers.heartbeat import Heartbeat
 from workers.keep_warm import KeepWarm
 from workers.lease import TokenLeases
+from workers.memories import SqlMemories
 from workers.operator_warnings import OperatorWarnings
-from workers.pacing import Pacer, PacingLimits, Waiting
+from workers.pacing import Pacer, PacingLimits, Party, Waiting
 from workers.recorder import Recorder
 from workers.room import Room
+from workers.slot import Slot, Teacher
 from workers.sweeper import Sweeper
 from workers.timer import Timer
 from workers.tls_contexts import TlsContexts
@@ -49,6 +53,9 @@ REDIS_TIMEOUT_SECONDS = 3.0
 
 STOP_SECONDS = 3.0
 """How long a stop waits for SQL to take the last outcomes."""
+
+COMPARE_SECONDS = 1.0
+"""How often it is asked in SQL whether Redis was another server meanwhile."""
 
 LONGEST_CLOSE_SECONDS = 20.0
 LEAST_SECONDS = 0.5
@@ -94,9 +101,12 @@ class Services:
         self.pacer = Pacer(
             self._redis,
             keys,
+            SqlMemories(engine),
             PacingLimits.of(pacing),
             clock=clock,
         )
+        self.accounts = Accounts(self.recorder)
+        self._teacher = Teacher(settings, self._recent)
         self._entra: dict[str, Entra] = {}
         self.leases = TokenLeases(
             redis=self._redis,
@@ -130,7 +140,7 @@ class Services:
             keys=keys,
             recorder=self.recorder,
             leases=self.leases,
-            halt=self.pacer.halt,
+            halt=self.halt,
             idle_days=settings.lease.keep_warm_days,
             worker=self.worker,
         )
@@ -160,6 +170,7 @@ class Services:
             asyncio.create_task(self._heartbeat.run(self._stop), name="heartbeat"),
             asyncio.create_task(self.connections.tend(), name="connections"),
             asyncio.create_task(self.visits.keep_alive(), name="keep-alive"),
+            asyncio.create_task(self._compare_memories(), name="memory"),
         ]
         for task in self._tasks:
             task.add_done_callback(self._report)
@@ -182,10 +193,25 @@ class Services:
         """Wake a lane; while Redis is away the sweep will."""
         await self.wake_many([(mailbox_id, critical)])
 
-    async def wake_waiting(self, mailbox_id: UUID, waiting: Waiting) -> None:
-        """Wake a lane for those who found nothing while somebody else was there."""
-        kinds = ((False, waiting.normal), (True, waiting.critical))
-        await self.wake_many([(mailbox_id, critical) for critical, waits in kinds if waits])
+    async def wake_waiting(self, waiting: Waiting) -> None:
+        """Wake the lanes of those who found nothing while somebody else was there."""
+        await self.wake_many(waiting.lanes)
+
+    async def halt(self, mailbox_ids: Sequence[UUID]) -> None:
+        """Refuse permits for what visits of these mailboxes have claimed until now."""
+        await self.pacer.halt(await self.accounts.parties(mailbox_ids))
+
+    def slot(self, party: Party, visit_id: str, *, critical: bool, held: bool) -> Slot:
+        """Give what a visit enters, sends and leaves by; see ``Slot``."""
+        return Slot(
+            self.pacer,
+            self._teacher,
+            party,
+            visit_id,
+            critical=critical,
+            slot_seconds=self.settings.pacing.slot_seconds,
+            held=held,
+        )
 
     async def pass_on(self, mailbox_id: UUID, *, critical: bool) -> None:
         """Hand a wake-up that was received and not followed to whoever comes next."""
@@ -235,6 +261,25 @@ class Services:
 
     async def _wake_lanes(self, mailbox_ids: list[UUID]) -> None:
         await self.wake_many([(mailbox_id, False) for mailbox_id in mailbox_ids])
+
+    async def _recent(
+        self, account: str, window_seconds: float, used_seconds: float
+    ) -> lane.Recent:
+        return await self.recorder.run(
+            partial(
+                lane.recent_submissions,
+                account=account,
+                window_seconds=window_seconds,
+                used_seconds=used_seconds,
+            )
+        )
+
+    async def _compare_memories(self) -> None:
+        """See now and then whether other workers have seen another memory of Redis."""
+        while True:
+            await asyncio.sleep(COMPARE_SECONDS)
+            with suppress(AlertpostError):
+                await self.pacer.look_again()
 
     def _report(self, task: asyncio.Task[None]) -> None:
         if self._stop.is_set():

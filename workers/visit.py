@@ -29,6 +29,7 @@ import structlog
 from sqlalchemy import Connection
 
 from models import lane
+from models.accounts import both, served_by
 from models.alert import AlertEmail
 from models.auth_forms import set_auth_form
 from models.errors import (
@@ -49,15 +50,15 @@ from models.stages import Stage
 from models.vault import delivery_context
 from workers import conclusion
 from workers.compose import compose
-from workers.connections import TEND_SECONDS
 from workers.lease import Lease
 from workers.oauth_errors import classify_oauth
-from workers.pacing import PacingUnavailable, Waiting
+from workers.pacing import PacingUnavailable
 from workers.parking import park_unless_renewed, tell_parked
 from workers.replies import classify
 from workers.reply_rules import SIGNED_IN_AS_MAILBOX, Failure
 from workers.reply_rules_session import NOT_AUTHENTICATED
 from workers.shared_mailboxes import other_form_at_auth, other_form_for_sender, with_patience
+from workers.slot import NOBODY, Slot
 from workers.smtp_session import Envelope, SmtpSession, Submitted, open_session
 from workers.verdict import Action, Verdict
 
@@ -65,7 +66,8 @@ if TYPE_CHECKING:
     from models.auth_forms import AuthForm
     from models.quota import Spent
     from models.senders import Sender
-    from workers.pacing import Entry
+    from workers.connections import Kept
+    from workers.pacing import Entry, Waiting, Watched
     from workers.services import Services
     from workers.visits import Visits
 
@@ -87,12 +89,7 @@ SENDER_SECONDS = 5.0
 MOST_TOKENS = 3
 """Tokens that are tried at AUTH: our own copy, the one that others share, a new one."""
 
-FORGOTTEN_SECONDS = 2 * TEND_SECONDS
-"""After Redis forgot a mailbox that was busy lately, nobody may open a connection for so long."""
-
 _CREDENTIAL_STAGES = frozenset({Stage.TOKEN, Stage.AUTH})
-
-_NOBODY = Waiting(normal=False, critical=False)
 
 
 class VisitEnd(StrEnum):
@@ -106,6 +103,10 @@ class VisitEnd(StrEnum):
     OUT_OF_TIME = "out_of_time"
     HALTED = "halted"
     """An answer paused or parked the mailbox."""
+    GIVES_WAY = "gives_way"
+    """Another mailbox of the account waits for the connection, and it is its turn."""
+    MOVED = "moved"
+    """Another account signs in for the mailbox than did before."""
     STOPPING = "stopping"
     AWAY = "away"
     """Redis or SQL is away; the sweep comes back to the lane."""
@@ -133,21 +134,16 @@ class Visit:
         self.resting = False
         self.slot_memory = ""
         self.task: asyncio.Task[object] | None = None
-        kept = services.connections.take(mailbox_id)
+        self._kept: Kept | None = services.connections.take(mailbox_id)
         self._session: SmtpSession | None = None
-        if kept is not None:
-            self._visit_id = kept.visit_id
-            self._session = kept.session if kept.session.usable else None
-        else:
-            self._visit_id = f"{services.worker}/{uuid4().hex[:12]}"
-        self._has_slot = kept is not None
+        self._visit_id = ""
+        self._slot: Slot | None = None
         self._sender: Sender | None = None
         self._sender_read_at = 0.0
         self._claims: deque[lane.Claimed] = deque()
         self._settling: asyncio.Future[bool] | None = None
         self._retry_seconds: float | None = None
         self._retries_at: list[float] = []
-        self._permit_held = False
         self._probing = False
         self._batch = services.settings.visit.claim_batch
         self._signed_in_for: UUID | None = None
@@ -155,10 +151,10 @@ class Visit:
         self._clock_ahead = timedelta(0)
         self._accepted_domains: frozenset[str] | None = None
         self._broken = False
-        # Until when, on the monotonic clock, claims and slot are certainly still ours.
+        self._comes_back = False
         self._submitting = False
+        # Until when, on the monotonic clock, the claims are certainly still ours.
         self._claims_until = 0.0
-        self._slot_until = 0.0
 
     @property
     def age_seconds(self) -> float:
@@ -172,23 +168,29 @@ class Visit:
         Args:
             memory: The memory of Redis under which it was found necessary; see ``Watched``.
         """
-        if not self._has_slot:
+        slot = self._slot
+        if slot is None or not slot.held:
             return
-        asked = time.monotonic()
         try:
-            renewal = await self._services.pacer.renew(self.mailbox_id, self._visit_id)
+            renewal = await slot.renew()
         except PacingUnavailable as away:
             log.warning("slot_not_renewed", mailbox_id=str(self.mailbox_id), reason=str(away)[:200])
             return
         if memory is not None:
             self.slot_memory = memory
-        if renewal.kept:
-            self._slot_until = asked + self._services.settings.pacing.slot_seconds
-            return
-        # Others may open a connection in its place. A mail whose reply is awaited is let be.
-        self._slot_until = 0.0
-        if not self._submitting:
+        if renewal.wanted and self.resting:
+            # Another mailbox of the account can send now, and this one cannot.
+            self._visits.disturb(self)
+        # A mail whose reply is awaited is let be.
+        if not renewal.kept and not self._submitting:
             self._drop_session()
+
+    def needs_a_look(self, watched: Watched) -> bool:
+        """Say whether the slot of a visit that waits may be lost, or is to go to somebody else."""
+        return self.resting and (
+            self.slot_memory != watched.memory
+            or (self._slot is not None and self._slot.party.account in watched.wanted)
+        )
 
     async def renew_claims(self) -> None:
         """Keep the claims likewise."""
@@ -229,16 +231,17 @@ class Visit:
     # -- the way down ------------------------------------------------------------------------
 
     async def _drain(self) -> VisitEnd:
-        entry = await self._enter()
+        slot = self._slot = await self._slot_of_account()
+        entry = await slot.enter()
         while True:
-            # One that came with a kept connection may have lost its slot meanwhile.
-            self._has_slot = entry.slot
             if not entry.slot:
-                return VisitEnd.NO_SLOT
+                return self._without_slot(entry)
+            if entry.gives_way:
+                return self._give_way(entry)
             if not await self._claim(entry):
                 if not await self._waited(entry):
                     return self._nothing_claimed(entry)
-                entry = await self._enter()
+                entry = await slot.enter()
                 continue
             while self._claims:
                 if self._visits.stopping:
@@ -247,43 +250,36 @@ class Visit:
             if self._had_its_turn():
                 return VisitEnd.OUT_OF_TIME
             await self._settled()
-            entry = await self._enter()
+            entry = await slot.enter()
 
-    async def _enter(self) -> Entry:
-        """Take a slot, or renew the one we have; teach Redis what it forgot."""
+    async def _slot_of_account(self) -> Slot:
+        """Find out who signs in, and go on with the connection that was kept for it."""
         services = self._services
-        asked = time.monotonic()
-        entry = await services.pacer.enter(
-            self.mailbox_id,
-            self._visit_id,
-            critical=self.critical,
-            stamp=self._permit_held,
-        )
-        # Where it was not known: what was sent is in SQL, and taught from there.
-        self._permit_held = False
-        if not entry.known:
-            window = services.settings.pacing.window_seconds
-            lease = services.settings.visit.claim_seconds
-            recent = await services.recorder.run(
-                partial(lane.recent_submissions, mailbox_id=self.mailbox_id, window_seconds=window)
-            )
-            if recent.ages_ms:
-                # SQL knows nothing of connections that are kept idle; who keeps one finds its slot
-                # forgotten and closes it within this time.
-                await services.pacer.pause(self.mailbox_id, FORGOTTEN_SECONDS)
-            await services.pacer.seed(
-                self.mailbox_id,
-                ages_ms=recent.ages_ms,
-                # No claim lasts longer than its lease, unless SQL's clock was set back meanwhile.
-                holders=[(holder, int(min(left, lease) * 1000)) for holder, left in recent.in_hand],
-                era=entry.era,
-            )
-            asked = time.monotonic()
-            entry = await services.pacer.enter(
-                self.mailbox_id, self._visit_id, critical=self.critical
-            )
-        self._slot_until = asked + services.settings.pacing.slot_seconds
-        return entry
+        party = await services.accounts.party(self.mailbox_id)
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.party != party:
+            await services.connections.dismiss(kept)
+            kept = None
+        if kept is None:
+            self._visit_id = f"{services.worker}/{uuid4().hex[:12]}"
+        else:
+            self._visit_id = kept.visit_id
+            self._session = kept.session if kept.session.usable else None
+        return services.slot(party, self._visit_id, critical=self.critical, held=kept is not None)
+
+    def _without_slot(self, entry: Entry) -> VisitEnd:
+        """Whoever leaves a slot wakes the lane; where a permit is missing too, an alarm does."""
+        if entry.known and not (entry.critical_permits if self.critical else entry.permits):
+            self._alarm_in(entry.wait_ms)
+        return VisitEnd.NO_SLOT
+
+    def _give_way(self, entry: Entry) -> VisitEnd:
+        """Let another mailbox of the account have the connection, and come back for the next."""
+        if not (entry.critical_permits if self.critical else entry.permits):
+            self._alarm_in(entry.wait_ms)
+        else:
+            self._comes_back = True
+        return VisitEnd.GIVES_WAY
 
     async def _claim(self, entry: Entry) -> bool:
         """Claim no more than there are permits for; with the normal ones used up, criticals."""
@@ -304,9 +300,21 @@ class Visit:
         if found.now is not None:
             self._clock_ahead = found.now - self._services.now()
         self._claims.extend(granted.claims)
+        self._keep_to_account()
         self._accepted_domains = granted.domains
         self._wait_for_room(granted)
         return bool(granted.claims)
+
+    def _keep_to_account(self) -> None:
+        """Begin anew where another account signs in by now: slot and permits are not its own."""
+        sender = self._sender
+        assert self._slot is not None
+        if sender is None or sender.account == self._slot.party.account:
+            return
+        self._services.accounts.note(self.mailbox_id, sender.account)
+        self._drop_session()
+        self._alarm_in(0)
+        raise _Halt(VisitEnd.MOVED)
 
     def _known_sender(self) -> Sender | None:
         """Give the sender as read lately; None where nothing may be sent for it as it was then."""
@@ -350,7 +358,8 @@ class Visit:
         A process that stood still finds its claims with others when it goes on, and its permit
         counted for a moment long past. What it then sent would be sent twice and beyond the limit.
         """
-        return time.monotonic() < min(self._claims_until, self._slot_until)
+        assert self._slot is not None
+        return time.monotonic() < min(self._claims_until, self._slot.until)
 
     def _now(self) -> datetime:
         """Tell the time by the database's clock, by which deadlines count."""
@@ -381,7 +390,7 @@ class Visit:
         # It needs no more than the connection, which would be kept as well.
         self._services.room.give()
         try:
-            await visits.rest(entry.wait_ms / 1000)
+            await visits.rest(self, entry.wait_ms / 1000)
         finally:
             self._services.room.take()
             self.resting = False
@@ -428,7 +437,8 @@ class Visit:
         await self._permit(delivery)
         await self._settled()
         if not self._may_send():
-            self._has_slot = time.monotonic() < self._slot_until
+            assert self._slot is not None
+            self._slot.held = time.monotonic() < self._slot.until
             self._alarm_in(0)
             raise _Halt(VisitEnd.AWAY)
         started = time.perf_counter()
@@ -478,6 +488,10 @@ class Visit:
         while True:
             started = time.perf_counter()
             lease = await self._lease(delivery, rejected)
+            # Asked once more after the claim: should Redis forget the slot from here on, whoever
+            # teaches it finds the claim in SQL, and counts this connection.
+            assert self._slot is not None
+            await self._slot.renew()
             self._keep_to_slot()
             try:
                 self._session = await self._open(lease)
@@ -504,15 +518,19 @@ class Visit:
 
     def _keep_to_slot(self) -> None:
         """Open no connection, and keep none, where others may have one in its place."""
-        if time.monotonic() >= self._slot_until:
-            self._has_slot = False
+        assert self._slot is not None
+        if time.monotonic() >= self._slot.until:
+            self._slot.held = False
             self._alarm_in(0)
             raise _Halt(VisitEnd.AWAY)
 
     def _drop_session(self) -> None:
         session, self._session = self._session, None
+        kept, self._kept = self._kept, None
         if session is not None:
             session.close()
+        if kept is not None:
+            kept.session.close()
 
     async def _lease(self, delivery: lane.Claimed, rejected: str | None) -> Lease:
         assert self._sender is not None
@@ -570,7 +588,8 @@ class Visit:
         sender = self._sender
         assert sender is not None
         form = other_form_for_sender(sender, verdict)
-        if form is None or time.monotonic() >= self._slot_until:
+        assert self._slot is not None
+        if form is None or time.monotonic() >= self._slot.until:
             return False
         self._drop_session()
         try:
@@ -656,22 +675,12 @@ class Visit:
 
     async def _permit(self, delivery: lane.Claimed) -> None:
         """Stamp the mail before and get a permit for this one, in one call; or end the visit."""
-        # An answer that does not come may have been a permit: until it is there, count on one.
-        stamp, self._permit_held = self._permit_held, True
-        asked = time.monotonic()
-        permit = await self._services.pacer.permit(
-            self.mailbox_id,
-            self._visit_id,
-            critical=delivery.severity == Severity.CRITICAL,
-            stamp=stamp,
-        )
-        self._permit_held = permit.granted
+        assert self._slot is not None
+        permit = await self._slot.permit(critical=delivery.severity == Severity.CRITICAL)
         if permit.granted:
-            self._slot_until = asked + self._services.settings.pacing.slot_seconds
             return
         if permit.lost:
             # Redis forgot our slot. The lane is looked at again, from the start.
-            self._has_slot = False
             self._alarm_in(0)
             raise _Halt(VisitEnd.AWAY)
         self._alarm_in(max(permit.wait_ms, permit.pause_ms))
@@ -813,7 +822,7 @@ class Visit:
         await self._settle(delivery, outcome)
         if isinstance(step, conclusion.Pause):
             await self._settled()
-            await self._pause(step)
+            await self._pause(step, of_account=conclusion.concerns_account(step, failed.stage))
             raise _Halt(VisitEnd.HALTED)
         if isinstance(step, conclusion.Park):
             await self._settled()
@@ -866,19 +875,18 @@ class Visit:
             # find nothing due, and be lost.
             self._retries_at.append(time.monotonic() + retry_seconds)
 
-    async def _stamp(self) -> None:
-        if self._permit_held:
-            await self._services.pacer.stamp(self.mailbox_id, self._visit_id)
-            self._permit_held = False
-
     # -- what an answer does to the mailbox --------------------------------------------------
 
-    async def _pause(self, rest: conclusion.Pause) -> None:
+    async def _pause(self, rest: conclusion.Pause, *, of_account: bool) -> None:
         services = self._services
         seconds = rest.delay.total_seconds()
+        assert self._slot is not None
+        account = self._slot.party.account
 
         def pause(connection: Connection) -> list[UUID]:
             mailboxes = concerned(connection, self.mailbox_id, rest.scope.value)
+            if of_account:
+                mailboxes = both(mailboxes, served_by(connection, account))
             return lane.pause(
                 connection, mailbox_ids=mailboxes, seconds=seconds, reason=rest.verdict.rule
             )
@@ -891,8 +899,11 @@ class Visit:
             reason=rest.verdict.rule,
             seconds=round(seconds, 1),
         )
+        if of_account:
+            await services.pacer.pause(self._slot.party, seconds)
+        # What other visits have claimed meanwhile waits as well.
+        await services.pacer.halt(await services.accounts.parties(mailboxes))
         for mailbox_id in mailboxes:
-            await services.pacer.pause(mailbox_id, seconds)
             await services.timer.set(mailbox_id, math.ceil(seconds * 1000))
 
     async def _park(
@@ -922,7 +933,7 @@ class Visit:
             return
         tell_parked(self.mailbox_id, verdict, park.scope, mailboxes)
         # What other visits have claimed meanwhile would only repeat the error.
-        await self._services.pacer.halt(mailboxes)
+        await self._services.halt(mailboxes)
 
     async def _resume(self) -> None:
         """A mail went through: what was parked or slowed for the same cause goes on."""
@@ -951,9 +962,12 @@ class Visit:
         """Give back claims, connection and slot; see to it that the lane is looked at again."""
         clean = await self._give_back()
         try:
-            waiting = await self._leave(may_keep=clean and not self._visits.stopping)
+            may_keep = clean and not self._visits.stopping and end is not VisitEnd.GIVES_WAY
+            waiting = await self._leave(
+                may_keep=may_keep, has_nothing=end in {VisitEnd.LANE_EMPTY, VisitEnd.NOT_READY}
+            )
         except PacingUnavailable:
-            waiting = _NOBODY
+            waiting = NOBODY
             log.debug("slot_left_to_expire", mailbox_id=str(self.mailbox_id))
         finally:
             self._drop_session()
@@ -979,20 +993,19 @@ class Visit:
             return False
         return not left
 
-    async def _leave(self, *, may_keep: bool) -> Waiting:
+    async def _leave(self, *, may_keep: bool, has_nothing: bool) -> Waiting:
         """Keep the connection with its slot, or close both; tells who waits for the slot."""
-        services = self._services
-        session = self._session
-        if not self._has_slot:
-            return _NOBODY
+        connections, session, slot = self._services.connections, self._session, self._slot
+        if slot is None or not slot.held:
+            return NOBODY
         if session is not None and may_keep:
-            await self._stamp()
-            if services.connections.has_room(self.mailbox_id, session):
+            await slot.stamp()
+            if connections.has_room(self.mailbox_id, session):
                 self._session = None
-                services.connections.keep(self.mailbox_id, self._visit_id, session)
-                return _NOBODY
+                connections.keep(slot.party, self._visit_id, session)
+                return NOBODY
         self._drop_session()
-        return await services.pacer.leave(self.mailbox_id, self._visit_id, stamp=self._permit_held)
+        return await slot.leave(has_nothing=has_nothing)
 
     async def _follow_up(self, end: VisitEnd, *, waiting: Waiting) -> None:
         services = self._services
@@ -1004,7 +1017,7 @@ class Visit:
             await services.timer.set_each(
                 self.mailbox_id, [math.ceil((moment - now) * 1000) for moment in self._retries_at]
             )
-        if end in {VisitEnd.OUT_OF_TIME, VisitEnd.STOPPING}:
-            waiting = waiting._replace(**{"critical" if self.critical else "normal": True})
+        if self._comes_back or end in {VisitEnd.OUT_OF_TIME, VisitEnd.STOPPING}:
+            waiting = waiting.with_one(self.mailbox_id, critical=self.critical)
         if waiting:
-            await services.wake_waiting(self.mailbox_id, waiting)
+            await services.wake_waiting(waiting)

@@ -37,7 +37,7 @@ class Visits:
         self._open: set[Visit] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._resting: set[asyncio.Future[None]] = set()
+        self._resting: dict[Visit, asyncio.Future[None]] = {}
         self.stopping = False
         """Whether no mail is to be begun any more."""
         self.at_the_door: set[UUID] = set()
@@ -49,21 +49,26 @@ class Visits:
         self._loop.call_soon_threadsafe(self._disturb)
 
     def _disturb(self) -> None:
-        for resting in self._resting:
+        for resting in self._resting.values():
             _end_rest(resting)
 
-    async def rest(self, seconds: float) -> None:
-        """Wait; a stop ends it."""
+    def disturb(self, visit: Visit) -> None:
+        """End the rest of a visit."""
+        if visit in self._resting:
+            _end_rest(self._resting[visit])
+
+    async def rest(self, visit: Visit, seconds: float) -> None:
+        """Let a visit wait; a stop ends it, and so does ``disturb``."""
         if self.stopping:
             return
         resting: asyncio.Future[None] = self._loop.create_future()
-        self._resting.add(resting)
+        self._resting[visit] = resting
         alarm = self._loop.call_later(seconds, _end_rest, resting)
         try:
             await resting
         finally:
             alarm.cancel()
-            self._resting.discard(resting)
+            del self._resting[visit]
 
     def begin(self, mailbox_id: UUID, *, critical: bool) -> None:
         """Begin a visit on the loop; may be called from any thread."""
@@ -152,16 +157,16 @@ class Visits:
 
     async def _tend_those_at_the_door(self) -> None:
         # Their connections are as idle as those that are kept without a visit, and have to go as
-        # soon when Redis forgets their slots.
+        # soon when Redis forgets their slots, or another mailbox of the account has its turn.
         while True:
             await asyncio.sleep(TEND_SECONDS)
             if not any(visit.resting for visit in self._open):
                 continue
             with suppress(PacingUnavailable):
-                memory = (await self._services.pacer.watch()).memory
+                watched = await self._services.pacer.watch()
                 await asyncio.gather(
-                    *(visit.renew_slot(memory) for visit in self._open
-                      if visit.resting and visit.slot_memory != memory)
+                    *(visit.renew_slot(watched.memory) for visit in self._open
+                      if visit.needs_a_look(watched))
                 )  # fmt: skip
 
     async def _keep(

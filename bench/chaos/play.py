@@ -29,6 +29,7 @@ from bench.chaos.shim import Shims
 from console.stage import Stage
 from console.supervisor import Child, Guard, start
 from models import lane, logs
+from models.accounts import accounts
 from models.database import read, write
 from models.errors import AlertpostError
 from models.lifecycle import State
@@ -345,10 +346,11 @@ class Round:
         keys = RedisKeys(stage.settings.redis_prefix)
         with read(stage.engine) as connection:
             mailbox_ids = stage.mailbox_ids(connection)
+            who = accounts(connection, mailbox_ids)
         self._healed = time.monotonic()
         with write(stage.engine) as connection:
             lane.unpause(connection, mailbox_ids=mailbox_ids)
-        self._redis.forget(*(keys.pause(mailbox_id) for mailbox_id in mailbox_ids))
+        self._redis.forget(*(keys.pause(account) for account in who.values()))
 
     def _drain(self) -> None:
         """Wait until nothing is open; a strict provider's grant that a crash cost is renewed."""

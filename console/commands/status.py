@@ -11,6 +11,7 @@ from console.context import opened
 from console.output import Json, out, print_json
 from console.status_json import status_json
 from console.status_view import print_status
+from models.accounts import accounts
 from models.database import read
 from models.operator_mailbox import operator_mailbox
 from models.overview import Overview, overview
@@ -33,7 +34,8 @@ def status(as_json: Json = False) -> None:
         with read(context.engine) as conn:
             seen = overview(conn, context.settings.pacing.day_limits)
             operator = operator_mailbox(conn, context.settings)
-        said = live.look(context.settings, [lane.mailbox_id for lane in seen.lanes])
+            who = accounts(conn, [lane.mailbox_id for lane in seen.lanes])
+        said = live.look(context.settings, who)
     needed = concerns(seen, said, operator)
     first = first_step(seen)
     if as_json:

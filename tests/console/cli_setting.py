@@ -178,12 +178,12 @@ class Cli:
             self.consent(context, address)
         return address
 
-    def consent(self, context: Context, address: str) -> None:
+    def consent(self, context: Context, address: str, *, account: str | None = None) -> None:
         """Let the right person consent, without the loopback callback."""
         who = verbs_mailboxes.account(context, address, kind=grants.DELEGATED)
         client = verbs_mailboxes.entra(context, who.sender)
         flow = verbs_mailboxes.begin(client, who, redirect_uri=CALLBACK)
-        callback = self.person(address).go_through(flow["auth_uri"])
+        callback = self.person(account or address).go_through(flow["auth_uri"])
         verbs_mailboxes.complete(
             context, client, who, flow=flow, callback=callback, actor="cli:test"
         )

@@ -27,7 +27,8 @@ from sandbox.faults import PRESETS, Answer, Fault
 from tests.console.cli_setting import ALERTS, CALLBACK, Cli, Ran
 from tests.fixtures.databases import database_user, empty_database
 from workers.lease_board import LeaseBoard
-from workers.pacing import Pacer, PacingLimits
+from workers.memories import SqlMemories
+from workers.pacing import Pacer, PacingLimits, Party
 
 ADMIN = "admin@contoso.example"
 OPS = "ops@contoso.example"
@@ -344,11 +345,12 @@ def test_the_mailboxs_connections_are_respected(
     """Where all are in use nobody signs in, and that is no failure of the mailbox."""
     connected.monkeypatch.setenv("ALERTPOST_PACING__CONNECTIONS_PER_MAILBOX", "1")
     with opened() as context:
-        box = verbs_mailboxes.account(context, ALERTS).sender.mailbox_id
+        box = Party(ALERTS, verbs_mailboxes.account(context, ALERTS).sender.mailbox_id)
+        memories = SqlMemories(create_engine_from(context.settings.sqlalchemy_url))
 
     async def take() -> None:
         client = redis.asyncio.Redis.from_url(redis_url)
-        pacer = Pacer(client, redis_keys, PacingLimits(connections=1))
+        pacer = Pacer(client, redis_keys, memories, PacingLimits(connections=1))
         entry = await pacer.enter(box, "another", critical=False)
         await pacer.seed(box, ages_ms=[], holders=[], era=entry.era)
         assert (await pacer.enter(box, "another", critical=False)).slot

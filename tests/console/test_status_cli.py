@@ -281,13 +281,11 @@ def test_permits_that_are_left(
     world.send("a")
     lane = world.run("status", "--json").json["lanes"][0]
     assert (lane["permits"], lane["critical_permits"]) == (None, None)
-    mailbox = str(lane["mailbox_id"])
+    account = lane["mailbox"]
     seconds, _ = redis_client.time()
-    run = redis_client.info("server")["run_id"]
-    redis_client.hset(
-        f"{redis_keys.prefix}:slots:{mailbox}", mapping={"run": run, "era": 1, "seeded": 1}
-    )
-    redis_client.rpush(f"{redis_keys.prefix}:permits:{mailbox}", *[(seconds - 1) * 1000] * 28)
+    redis_client.set(redis_keys.generation, "1", ex=60)
+    redis_client.hset(redis_keys.slots(account), mapping={"gen": 1, "era": 1, "seeded": 1})
+    redis_client.rpush(redis_keys.permits(account), *[(seconds - 1) * 1000] * 28)
 
     lane = world.run("status", "--json").json["lanes"][0]
 

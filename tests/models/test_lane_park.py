@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from models import lane, lifecycle
+from models.accounts import accounts
 from models.database import write
 from models.errors import NotFound
 from models.ids import uuid7
@@ -143,13 +144,15 @@ def test_recent_submissions(engine: Engine) -> None:
                 for key, took in zip(ids, [True, True, False], strict=False)
             ],
         )
-        within = lane.recent_submissions(conn, mailbox_id=world.mailbox_id, window_seconds=60)
-        outside = lane.recent_submissions(conn, mailbox_id=world.mailbox_id, window_seconds=-1)
-        other = lane.recent_submissions(conn, mailbox_id=uuid7(), window_seconds=60)
+        account = accounts(conn, [world.mailbox_id])[world.mailbox_id]
+        within = lane.recent_submissions(conn, account=account, window_seconds=60)
+        outside = lane.recent_submissions(conn, account=account, window_seconds=-1)
+        other = lane.recent_submissions(conn, account="nobody@else.example", window_seconds=60)
 
     assert len(within.ages_ms) == 2
     assert all(0 <= age < 10_000 for age in within.ages_ms)
-    [(visit, left)] = within.in_hand
+    [(visit, left, mailbox_id)] = within.in_hand
+    assert mailbox_id == world.mailbox_id
     assert visit == "v1"
     assert 0 < left <= 20
     assert outside.ages_ms == []

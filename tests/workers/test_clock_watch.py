@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from uuid import uuid4
 
 import pytest
 import redis
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.redis_keys import RedisKeys
+from tests.workers.pacing_parts import OneMemory, some_party
 from workers.clock_watch import TOLERANCE_SECONDS, ClockWatch, RedisClock
 from workers.pacing import Pacer, PacingUnavailable
 
@@ -57,8 +57,8 @@ async def test_what_redis_knows_by_a_clock_that_was_set_is_forgotten(
 ) -> None:
     """No permit is given on the word of such a clock: Redis is taught again first."""
     clock = RedisClock(redis_async, redis_keys)
-    pacer = Pacer(redis_async, redis_keys, clock=clock)
-    mailbox_id = uuid4()
+    pacer = Pacer(redis_async, redis_keys, OneMemory(), clock=clock)
+    mailbox_id = some_party()
     era = (await pacer.enter(mailbox_id, "one", critical=False)).era
     await pacer.seed(mailbox_id, ages_ms=[100] * 28, holders=[], era=era)
     await pacer.enter(mailbox_id, "one", critical=False)

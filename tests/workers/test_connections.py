@@ -11,6 +11,7 @@ import redis
 from models.redis_keys import RedisKeys
 from sandbox.faults import Close, Fault, Stall
 from tests.fixtures.whole import Whole
+from tests.workers.pacing_parts import party_of
 from tests.workers.visit_parts import (
     IMPATIENT,
     another_worker,
@@ -20,7 +21,8 @@ from tests.workers.visit_parts import (
     send_many,
     visit,
 )
-from workers.visit import FORGOTTEN_SECONDS, VisitEnd
+from workers.pacing import FORGOTTEN_SECONDS
+from workers.visit import VisitEnd
 
 
 @pytest.fixture
@@ -117,9 +119,10 @@ async def test_a_lost_slot_closes_the_connection_at_once(whole: Whole) -> None:
     await visit(whole, lane_id)
     (kept,) = whole.services.connections._kept.values()
     pacer = whole.services.pacer
-    await pacer.leave(lane_id, kept.visit_id, stamp=False)
+    ours = party_of(whole, lane_id)
+    await pacer.leave(ours, kept.visit_id, stamp=False)
     for name in ("first", "second"):
-        assert (await pacer.enter(lane_id, name, critical=False)).slot
+        assert (await pacer.enter(ours, name, critical=False)).slot
     send(whole)
 
     assert await visit(whole, lane_id) is VisitEnd.NO_SLOT
@@ -150,7 +153,9 @@ async def test_a_stop_closes_what_is_kept(whole: Whole) -> None:
 
     await whole.until(lambda: whole.exchange().connections == 0)
     for name in ("first", "second"):
-        assert (await whole.services.pacer.enter(lane_id, name, critical=False)).slot
+        assert (
+            await whole.services.pacer.enter(party_of(whole, lane_id), name, critical=False)
+        ).slot
 
 
 async def test_a_stop_cuts_short_what_the_server_holds_up(whole: Whole) -> None:

@@ -7,7 +7,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import redis
@@ -22,6 +21,7 @@ from models.stages import Stage
 from sandbox.entra_faults import EntraFault, EntraFaultKind
 from sandbox.faults import Fault, Slow, Stall
 from tests.fixtures.whole import Whole
+from tests.workers.pacing_parts import OneMemory, party_of, some_party
 from tests.workers.visit_parts import another_worker, drain, send, send_many, visit
 from workers.main import _found
 from workers.pacing import Pacer, PacingLimits
@@ -29,6 +29,8 @@ from workers.stop_wish import StopWish
 from workers.visit import VisitEnd
 
 STOOD_STILL_SECONDS = 1.3
+
+ALERTS = "alerts@contoso.example"
 
 
 @pytest.fixture
@@ -117,9 +119,7 @@ async def test_sql_remembers_the_permit_of_a_mail_whose_worker_died(whole: Whole
         assert lane.sweep(connection).recovered == 1
 
     with read(whole.engine) as connection:
-        recent = lane.recent_submissions(
-            connection, mailbox_id=receipt.mailbox_id, window_seconds=60.0
-        )
+        recent = lane.recent_submissions(connection, account=ALERTS, window_seconds=60.0)
 
     assert len(recent.ages_ms) == 1
     (attempt,) = whole.attempts(receipt.delivery_id)
@@ -137,7 +137,7 @@ async def test_kept_connections_count_after_redis_forgot_their_slots(
         assert whole.exchange().connections == 3
         async with another_worker(whole) as fourth:
             receipt = send(whole, severity="critical")
-            redis_client.delete(redis_keys.slots(mailbox_id), redis_keys.permits(mailbox_id))
+            redis_client.delete(redis_keys.slots(ALERTS), redis_keys.permits(ALERTS))
 
             async def accepted() -> None:
                 while whole.row(receipt.delivery_id).state != "accepted":
@@ -154,8 +154,8 @@ async def test_visits_that_only_claimed_get_no_permits_beyond_the_limit(
     redis_async: redis.asyncio.Redis, redis_keys: RedisKeys
 ) -> None:
     """Of several that may hold a permit after Redis forgot, only as many send as may."""
-    pacer = Pacer(redis_async, redis_keys, PacingLimits(messages=30))
-    mailbox_id = uuid4()
+    pacer = Pacer(redis_async, redis_keys, OneMemory(), PacingLimits(messages=30))
+    mailbox_id = some_party()
     era = (await pacer.enter(mailbox_id, "one", critical=True)).era
     holders = [("one", 10_000), ("two", 10_000)]
     await pacer.seed(mailbox_id, ages_ms=[100] * 29, holders=holders, era=era)
@@ -197,6 +197,7 @@ async def test_slots_do_not_wait_for_a_database_that_is_away(whole: Whole) -> No
     """While SQL is locked the slot of an open connection is kept; once lost, it is hung up."""
     whole.sandbox.exchange.inject(Fault("slow", "body", Slow(0.5), times=1))
     receipt = send(whole)
+    ours = party_of(whole, receipt.mailbox_id)
     visiting = asyncio.create_task(visit(whole, receipt.mailbox_id))
     await whole.until(lambda: whole.sandbox.exchange.faults.struck["slow"] > 0)
     other = create_engine_from(whole.engine.url.render_as_string(hide_password=False))
@@ -204,13 +205,13 @@ async def test_slots_do_not_wait_for_a_database_that_is_away(whole: Whole) -> No
         if connection.dialect.name == "postgresql":
             connection.execute(text("LOCK TABLE delivery IN ACCESS EXCLUSIVE MODE"))
         await asyncio.sleep(2.5)
-        entered = await whole.services.pacer.enter(receipt.mailbox_id, "new", critical=False)
-        third = await whole.services.pacer.enter(receipt.mailbox_id, "third", critical=False)
+        entered = await whole.services.pacer.enter(ours, "new", critical=False)
+        third = await whole.services.pacer.enter(ours, "third", critical=False)
         assert (entered.slot, third.slot) == (True, False)
         assert whole.exchange().connections == 1
 
         await whole.services.pacer.leave(
-            receipt.mailbox_id, next(iter(whole.services.visits._open))._visit_id, stamp=True
+            ours, next(iter(whole.services.visits._open))._visit_id, stamp=True
         )
         await whole.until(lambda: whole.exchange().connections == 0, seconds=3)
 
@@ -229,9 +230,10 @@ async def test_a_visit_that_lost_its_slot_while_it_waited_for_a_token_opens_noth
     visiting = asyncio.create_task(visit(whole, mailbox_id))
     await whole.until(lambda: whole.count("sending") == 1)
     (waiting,) = whole.services.visits._open
-    await whole.services.pacer.leave(mailbox_id, waiting._visit_id, stamp=False)
+    ours = party_of(whole, mailbox_id)
+    await whole.services.pacer.leave(ours, waiting._visit_id, stamp=False)
     for other, critical in (("one", False), ("two", False), ("three", True)):
-        entered = await whole.services.pacer.enter(mailbox_id, other, critical=critical)
+        entered = await whole.services.pacer.enter(ours, other, critical=critical)
         assert entered.slot
 
     end = await visiting
@@ -269,12 +271,10 @@ async def test_a_mail_that_is_settled_while_redis_is_taught_again_counts(whole: 
     other = create_engine_from(whole.engine.url.render_as_string(hide_password=False))
     with read(whole.engine) as connection:
         event.listen(connection, "after_cursor_execute", settle_after_the_first)
-        recent = lane.recent_submissions(
-            connection, mailbox_id=receipt.mailbox_id, window_seconds=60.0
-        )
+        recent = lane.recent_submissions(connection, account=ALERTS, window_seconds=60.0)
     other.dispose()
 
-    assert len(statements) == 2
+    assert len(statements) == 3
     assert len(recent.ages_ms) + len(recent.in_hand) >= 1
 
 
@@ -293,7 +293,7 @@ async def test_claims_that_a_clock_set_back_made_long_hold_no_slots_for_as_long(
                 limit=1,
                 lease_seconds=3600.0,
             )
-    redis_client.delete(redis_keys.slots(mailbox_id), redis_keys.permits(mailbox_id))
+    redis_client.delete(redis_keys.slots(ALERTS), redis_keys.permits(ALERTS))
 
     async def accepted() -> None:
         while whole.row(receipts[3].delivery_id).state != "accepted":

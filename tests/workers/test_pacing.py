@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.redis_keys import RedisKeys
+from tests.workers.pacing_parts import OneMemory, some_party
 from workers.pacing import Pacer, PacingLimits, PacingUnavailable, Waiting
 
 SMALL = PacingLimits(messages=5, window_ms=300, connections=3, critical_reserve=0, slot_ms=5_000)
@@ -18,14 +19,16 @@ SMALL = PacingLimits(messages=5, window_ms=300, connections=3, critical_reserve=
 
 @pytest.fixture
 def mailbox():
-    return uuid4()
+    return some_party()
 
 
 @pytest.fixture
 def make_pacer(redis_async, redis_keys):
+    memories = OneMemory()
+
     def make(**changes):
         values = {name: getattr(SMALL, name) for name in PacingLimits.__slots__} | changes
-        return Pacer(redis_async, redis_keys, PacingLimits(**values))
+        return Pacer(redis_async, redis_keys, memories, PacingLimits(**values))
 
     return make
 
@@ -227,22 +230,22 @@ async def test_who_found_no_slot_is_waked_once_by_who_leaves(make_pacer, mailbox
     second = await pacer.leave(mailbox, "c", stamp=False)
 
     assert not unrelated
-    assert first == Waiting(normal=not critical, critical=critical)
+    assert first == Waiting().with_one(mailbox.mailbox_id, critical=critical)
     assert not second
 
 
 async def test_the_watch_tells_who_waits_for_a_slot_and_until_when(make_pacer, mailbox):
     """A mailbox is named from when a visit found no slot until one was given back for it."""
-    pacer, other = make_pacer(connections=1), uuid4()
+    pacer, other = make_pacer(connections=1), some_party()
     await _come(pacer, mailbox, "a")
     await _come(pacer, other, "a")
-    assert mailbox not in (await pacer.watch()).wanted
+    assert mailbox.account not in (await pacer.watch()).wanted
 
     assert not (await pacer.enter(mailbox, "b", critical=False)).slot
 
-    assert (await pacer.watch()).wanted & {mailbox, other} == {mailbox}
+    assert (await pacer.watch()).wanted & {mailbox.account, other.account} == {mailbox.account}
     assert await pacer.leave(mailbox, "a", stamp=False)
-    assert mailbox not in (await pacer.watch()).wanted
+    assert mailbox.account not in (await pacer.watch()).wanted
 
 
 async def test_the_watch_forgets_who_waits_no_more(make_pacer, mailbox, redis_async, redis_keys):
@@ -250,18 +253,18 @@ async def test_the_watch_forgets_who_waits_no_more(make_pacer, mailbox, redis_as
     pacer = make_pacer(connections=1)
     await _come(pacer, mailbox, "a")
     await pacer.enter(mailbox, "b", critical=False)
-    await redis_async.hdel(redis_keys.slots(mailbox), "w:0")
+    await redis_async.hdel(redis_keys.slots(mailbox.account), f"l:{mailbox.mailbox_id}")
 
     assert not (await pacer.renew(mailbox, "a")).wanted
 
-    assert mailbox not in (await pacer.watch()).wanted
+    assert mailbox.account not in (await pacer.watch()).wanted
 
 
 async def test_the_watch_tells_a_loss_from_a_rest(own_redis, redis_keys):
     """The memory keeps its name whoever asks, and has another after each loss."""
     seen = []
     async with redis.asyncio.Redis.from_url(own_redis.url) as client:
-        one, two = Pacer(client, redis_keys), Pacer(client, redis_keys)
+        one, two = Pacer(client, redis_keys, OneMemory()), Pacer(client, redis_keys, OneMemory())
         for _ in range(2):
             seen += [(await one.watch()).memory, (await two.watch()).memory]
             await client.flushall()
@@ -325,12 +328,12 @@ async def test_coming_takes_away_the_wake_up_of_its_own_kind(
 ):
     """The key goes before anything is claimed; that of the other queue stays with its message."""
     for critical in (False, True):
-        await redis_async.set(redis_keys.wake(mailbox, critical=critical), "1")
+        await redis_async.set(redis_keys.wake(mailbox.mailbox_id, critical=critical), "1")
 
     await make_pacer().enter(mailbox, "a", critical=False)
 
-    assert not await redis_async.exists(redis_keys.wake(mailbox, critical=False))
-    assert await redis_async.exists(redis_keys.wake(mailbox, critical=True))
+    assert not await redis_async.exists(redis_keys.wake(mailbox.mailbox_id, critical=False))
+    assert await redis_async.exists(redis_keys.wake(mailbox.mailbox_id, critical=True))
 
 
 async def test_after_a_loss_the_seed_counts_what_sql_knows(
@@ -340,7 +343,7 @@ async def test_after_a_loss_the_seed_counts_what_sql_knows(
     pacer = make_pacer(window_ms=60_000)
     await _come(pacer, mailbox, "a")
     await pacer.permit(mailbox, "a", critical=False, stamp=False)
-    await redis_async.delete(redis_keys.slots(mailbox), redis_keys.permits(mailbox))
+    await redis_async.delete(redis_keys.slots(mailbox.account), redis_keys.permits(mailbox.account))
 
     assert (await pacer.permit(mailbox, "a", critical=False, stamp=True)).lost
     entry = await pacer.enter(mailbox, "b", critical=False)
@@ -377,7 +380,7 @@ async def test_a_seed_read_before_another_loss_does_not_count(
     """What was read in SQL before Redis was lost again may be too little."""
     pacer = make_pacer()
     before = await pacer.enter(mailbox, "a", critical=False)
-    await redis_async.delete(redis_keys.slots(mailbox))
+    await redis_async.delete(redis_keys.slots(mailbox.account))
     await pacer.enter(mailbox, "b", critical=False)
 
     assert not await pacer.seed(mailbox, ages_ms=[], holders=[], era=before.era)
@@ -390,7 +393,7 @@ async def test_a_server_that_was_started_again_is_not_trusted(
     """An append-only file may lack the last second, so what it brings back is asked from SQL."""
     pacer = make_pacer()
     await _come(pacer, mailbox, "a")
-    await redis_async.hset(redis_keys.slots(mailbox), "run", "of-the-server-before")
+    await redis_async.hset(redis_keys.slots(mailbox.account), "gen", "0")
 
     assert (await pacer.permit(mailbox, "a", critical=False, stamp=False)).lost
     assert not (await pacer.enter(mailbox, "a", critical=False)).known
@@ -417,14 +420,14 @@ async def test_idle_mailboxes_are_forgotten(make_pacer, mailbox, redis_async, re
     await pacer.pause(mailbox, 1)
 
     for name in (redis_keys.slots, redis_keys.permits, redis_keys.pause):
-        assert await redis_async.pttl(name(mailbox)) > 0
+        assert await redis_async.pttl(name(mailbox.account)) > 0
 
 
 async def test_what_many_ask_at_once_is_one_call(own_redis, redis_keys):
     """Fifty visits that ask in one turn of the loop cost one or two round trips."""
     async with redis.asyncio.Redis.from_url(own_redis.url) as client:
-        pacer = Pacer(client, redis_keys, SMALL)
-        mailboxes = [uuid4() for _ in range(50)]
+        pacer = Pacer(client, redis_keys, OneMemory(), SMALL)
+        mailboxes = [some_party() for _ in range(50)]
         for mailbox in mailboxes:
             await _come(pacer, mailbox, "a")
         await client.config_resetstat()
@@ -467,7 +470,7 @@ async def test_scripts_that_the_server_forgot_are_loaded_again(make_pacer, mailb
 async def test_redis_that_is_away_is_said_and_forgotten(own_redis, redis_keys, mailbox):
     """Every waiting visit hears of it; with the server back the same pacer goes on."""
     client = redis.asyncio.Redis.from_url(own_redis.url, retry=None, socket_timeout=0.3)
-    pacer = Pacer(client, redis_keys, SMALL)
+    pacer = Pacer(client, redis_keys, OneMemory(), SMALL)
     await _come(pacer, mailbox, "a")
 
     own_redis.freeze()
@@ -501,8 +504,8 @@ class World:
     def __init__(self, url: str, limits: PacingLimits) -> None:
         self.client = redis.asyncio.Redis.from_url(url)
         self.keys = RedisKeys(prefix=f"law-{uuid4().hex[:12]}")
-        self.pacer = Pacer(self.client, self.keys, limits)
-        self.mailbox = uuid4()
+        self.pacer = Pacer(self.client, self.keys, OneMemory(), limits)
+        self.mailbox = some_party()
         self.accepted: list[float] = []
         self.replies: list[float] = []
         self.in_hand: set[str] = set()
@@ -589,7 +592,10 @@ def test_law_no_window_holds_more_than_the_limit(redis_url, visits, loss_ms):
 
         async def forget() -> None:
             await asyncio.sleep(loss_ms / 1000)
-            names = [world.keys.slots(world.mailbox), world.keys.permits(world.mailbox)]
+            names = [
+                world.keys.slots(world.mailbox.account),
+                world.keys.permits(world.mailbox.account),
+            ]
             await world.client.delete(*names)
 
         tasks = [

@@ -15,6 +15,7 @@ from models.redis_keys import RedisKeys
 from sandbox.faults import Fault, Slow
 from sandbox.limits import Limits
 from tests.fixtures.whole import Whole
+from tests.workers.pacing_parts import party_of
 from tests.workers.visit_parts import (
     IMPATIENT,
     another_worker,
@@ -25,7 +26,8 @@ from tests.workers.visit_parts import (
     send_many,
     visit,
 )
-from workers.visit import FORGOTTEN_SECONDS, VisitEnd
+from workers.pacing import FORGOTTEN_SECONDS
+from workers.visit import VisitEnd
 
 WINDOW = 1.5
 LONG = IMPATIENT | {"pacing": {"window_seconds": 60.0}}
@@ -250,8 +252,8 @@ async def test_a_permit_whose_answer_is_lost_counts(whole: Whole) -> None:
 
     assert whole.count("accepted") == 1
     await whole.services.connections.close()
-    assert (await pacer.enter(lane_id, "look", critical=False)).permits == 27
-    await pacer.leave(lane_id, "look", stamp=False)
+    assert (await pacer.enter(party_of(whole, lane_id), "look", critical=False)).permits == 27
+    await pacer.leave(party_of(whole, lane_id), "look", stamp=False)
     await drain(whole, lane_id)
 
 
@@ -259,8 +261,9 @@ async def _spread(whole: Whole, lane_id: UUID) -> None:
     """Let the window be full of mails that left one by one, as in a backlog that lasts."""
     seconds = whole.settings.pacing.window_seconds
     ages = [int(seconds * 1000 * n / 28) for n in range(28)]
-    entry = await whole.services.pacer.enter(lane_id, "before", critical=False)
-    await whole.services.pacer.seed(lane_id, ages_ms=ages, holders=[], era=entry.era)
+    ours = party_of(whole, lane_id)
+    entry = await whole.services.pacer.enter(ours, "before", critical=False)
+    await whole.services.pacer.seed(ours, ages_ms=ages, holders=[], era=entry.era)
 
 
 async def test_a_visit_waits_for_a_permit_that_is_near(whole: Whole) -> None:

@@ -246,7 +246,9 @@ async def test_a_throttle_pauses_the_mailbox_for_all_workers(
     mailbox = whole.mailbox(lane_id)
     seconds = (mailbox.paused_until - datetime.now(UTC)).total_seconds()
     assert (mailbox.pause_reason, mailbox.pause_count) == (rule, 1)
-    assert redis_client.pttl(redis_keys.pause(lane_id)) == pytest.approx(seconds * 1000, abs=500)
+    assert redis_client.pttl(redis_keys.pause("alerts@contoso.example")) == pytest.approx(
+        seconds * 1000, abs=500
+    )
     alarm = redis_client.zscore(redis_keys.alarms, str(lane_id))
     assert alarm == pytest.approx((time.time() + seconds) * 1000, abs=500)
     assert {whole.row(receipt.delivery_id).attempts for receipt in receipts} == {0}
@@ -255,7 +257,7 @@ async def test_a_throttle_pauses_the_mailbox_for_all_workers(
     assert _calls(whole) == calls
 
     change(whole, MAILBOX, paused_until=LONG_AGO)
-    redis_client.delete(redis_keys.pause(lane_id))
+    redis_client.delete(redis_keys.pause("alerts@contoso.example"))
     await visit(whole, lane_id)
 
     mailbox = whole.mailbox(lane_id)
@@ -264,7 +266,7 @@ async def test_a_throttle_pauses_the_mailbox_for_all_workers(
     assert longer > seconds * 1.5
 
     change(whole, MAILBOX, paused_until=LONG_AGO)
-    redis_client.delete(redis_keys.pause(lane_id))
+    redis_client.delete(redis_keys.pause("alerts@contoso.example"))
     await visit(whole, lane_id)
 
     assert whole.count("accepted") == 2
