@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from sqlalchemy import Engine
 
 from models import contents
 from models.database import read
-from models.errors import NotFound, StoreUnavailable
+from models.errors import NotFound, StoreUnavailable, VaultError
 from models.large_content import piece_id
-from models.vault import Vault, content_context
+from models.vault import Vault, content_context, delivery_context
 from workers.flow import Flow, Segment
 
 log = structlog.get_logger()
@@ -39,10 +39,15 @@ LOOK_SECONDS = 3600.0
 """Between looks for pieces whose deliveries never came about."""
 
 
+Opened = dict[UUID, bytes | VaultError]
+"""What stood in the rows of deliveries, opened, or why it does not open."""
+
+
 @dataclass(slots=True)
 class _Request:
     ids: Sequence[UUID]
-    future: asyncio.Future[dict[UUID, bytes]]
+    vault: Vault
+    future: asyncio.Future[Opened]
 
 
 class Contents:
@@ -74,20 +79,26 @@ class Contents:
             self._arrived.notify()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def heads(self, delivery_ids: Sequence[UUID]) -> asyncio.Future[dict[UUID, bytes]]:
+    def heads(self, delivery_ids: Sequence[UUID], vault: Vault) -> asyncio.Future[Opened]:
         """
-        Read what stands in the rows, sealed; a delivery that is gone is left out.
+        Read and open what stands in the rows, for contents that are small.
 
         Raises (when awaited):
             StoreUnavailable: SQL is away.
         """
-        future: asyncio.Future[dict[UUID, bytes]] = self._loop.create_future()
+        future: asyncio.Future[Opened] = self._loop.create_future()
         with self._arrived:
-            self._pending.append(_Request(delivery_ids, future))
+            self._pending.append(_Request(delivery_ids, vault, future))
             self._arrived.notify()
         # A visit that ends earlier does not ask for the result.
         future.add_done_callback(_heard)
         return future
+
+    async def whole(self, delivery_id: UUID, vault: Vault) -> Opened:
+        """Do the same for one that is so large that others would wait for it; raises likewise."""
+        return await self._loop.run_in_executor(
+            self._executor, self._whole, _Request([delivery_id], vault, self._loop.create_future())
+        )
 
     def flow(self, delivery_id: UUID, segments: tuple[Segment, ...], vault: Vault) -> Flow:
         """Prepare a large mail to be read while it is written; nothing is read yet."""
@@ -129,36 +140,56 @@ class Contents:
                 self._arrived.wait_for(lambda: self._pending or self._stopping)
                 group = self._pending[:MAX_GROUP]
                 del self._pending[:MAX_GROUP]
-                stopping = self._stopping
-            if stopping:
-                group += self._pending
-                self._tell(group, StoreUnavailable("the process stops"))
-                return
-            self._tell(group, self._read(group))
+                if self._stopping:
+                    group += self._pending
+                    _tell(self._loop, [(one, StoreUnavailable("it stops")) for one in group])
+                    return
+            _tell(self._loop, self._read(group))
 
-    def _read(self, group: Sequence[_Request]) -> dict[UUID, bytes] | Exception:
+    def _read(self, group: Sequence[_Request]) -> list[tuple[_Request, Opened | Exception]]:
         try:
-            with read(self._engine) as conn:
-                return contents.heads(conn, {one for request in group for one in request.ids})
+            sealed = self._sealed(one for request in group for one in request.ids)
+            return [(request, _opened(request, sealed)) for request in group]
         except Exception as error:  # noqa: BLE001 - told to whom it concerns
-            return error
+            return [(request, error) for request in group]
 
-    def _tell(self, group: Sequence[_Request], found: dict[UUID, bytes] | Exception) -> None:
-        # A loop that is closed has nobody left who waits.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_resolve, group, found)
+    def _whole(self, request: _Request) -> Opened:
+        return _opened(request, self._sealed(request.ids))
 
-
-def _heard(future: asyncio.Future[dict[UUID, bytes]]) -> None:
-    if not future.cancelled():
-        future.exception()
+    def _sealed(self, ids: Iterable[UUID]) -> dict[UUID, bytes]:
+        with read(self._engine) as conn:
+            return contents.heads(conn, set(ids))
 
 
-def _resolve(group: Sequence[_Request], found: dict[UUID, bytes] | Exception) -> None:
-    for request in group:
+def _opened(request: _Request, sealed: dict[UUID, bytes]) -> Opened:
+    found: Opened = {}
+    for one in request.ids:
+        try:
+            # Of one that is gone nothing is left: what does not open says so.
+            found[one] = request.vault.open(sealed.get(one, b""), context=delivery_context(one))
+        except VaultError as wrong:
+            found[one] = wrong
+    return found
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop, results: Sequence[tuple[_Request, Opened | Exception]]
+) -> None:
+    # A loop that is closed has nobody left who waits.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(_resolve, results)
+
+
+def _resolve(results: Sequence[tuple[_Request, Opened | Exception]]) -> None:
+    for request, found in results:
         if request.future.done():
             continue
         if isinstance(found, Exception):
             request.future.set_exception(found)
         else:
-            request.future.set_result({one: found[one] for one in request.ids if one in found})
+            request.future.set_result(found)
+
+
+def _heard(future: asyncio.Future[Opened]) -> None:
+    if not future.cancelled():
+        future.exception()

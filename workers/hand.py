@@ -12,12 +12,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from models.errors import VaultError
 from models.severity import Severity
 
 if TYPE_CHECKING:
     from models.lane import Claimed
+    from models.vault import Vault
     from workers.budget import Budget
-    from workers.contents import Contents
+    from workers.contents import Contents, Opened
     from workers.flow import Flow
 
 AHEAD_BYTES = 64 * 1024
@@ -41,20 +43,21 @@ class Hand:
         self._contents = contents
         self._budget = budget
         self._taken = 0
-        self._heads: dict[UUID, bytes] = {}
-        self._ahead: asyncio.Future[dict[UUID, bytes]] | None = None
+        self._heads: Opened = {}
+        self._ahead: asyncio.Future[Opened] | None = None
 
-    def read_ahead(self, claims: Iterable[Claimed]) -> None:
+    def read_ahead(self, claims: Iterable[Claimed], vault: Vault) -> None:
         """Begin to read the contents of claims, most of them at once."""
         self._heads = {}
         ids = _small(claims)
-        self._ahead = self._contents.heads(ids) if ids else None
+        self._ahead = self._contents.heads(ids, vault) if ids else None
 
-    async def take(self, claims: Sequence[Claimed]) -> bytes:
+    async def take(self, claims: Sequence[Claimed], vault: Vault) -> bytes:
         """
-        Give what stands in the row of the first claim, sealed; empty if it is gone.
+        Give what stands in the row of the first claim, opened.
 
         Raises:
+            VaultError: It does not open, or is not there any more.
             StoreUnavailable: SQL is away.
             Stopping: The process stops while there is no room.
         """
@@ -64,11 +67,15 @@ class Hand:
             self._heads = await ahead
         if first.id not in self._heads:
             ids = _small(claims)
-            if not ids:
-                ids = [first.id]
+            if ids:
+                self._heads = await self._contents.heads(ids, vault)
+            else:
                 await self._make_room(first, WHOLE_TIMES * first.sealed_bytes)
-            self._heads = await self._contents.heads(ids)
-        return self._heads.pop(first.id, b"")
+                self._heads = await self._contents.whole(first.id, vault)
+        opened = self._heads.pop(first.id)
+        if isinstance(opened, VaultError):
+            raise opened
+        return opened
 
     async def make_room(self, delivery: Claimed, flow: Flow) -> None:
         """

@@ -46,7 +46,6 @@ from models.quota import RECIPIENTS, charge
 from models.repeats import repeats
 from models.severity import Severity
 from models.stages import Stage
-from models.vault import delivery_context
 from workers import conclusion
 from workers.compose import compose
 from workers.compose_large import segments_of
@@ -313,7 +312,7 @@ class Visit:
         if found.now is not None:
             self._clock_ahead = found.now - self._services.now()
         self._claims.extend(granted.claims)
-        self._hand.read_ahead(self._claims)
+        self._hand.read_ahead(self._claims, self._services.vault)
         self._accepted_domains = granted.domains
         self._wait_for_room(granted)
         return bool(granted.claims)
@@ -608,12 +607,12 @@ class Visit:
     async def _prepared(self, delivery: lane.Claimed) -> tuple[SmtpSession, Envelope] | None:
         """Connect, read and compose; None where that was the end of the mail."""
         session = await self._connected(delivery)
-        sealed = await self._hand.take(self._claims)
         try:
-            if len(sealed) > LARGE_BYTES:
-                envelope = await asyncio.to_thread(self._compose, delivery, session, sealed)
+            content = await self._hand.take(self._claims, self._services.vault)
+            if len(content) > LARGE_BYTES:
+                envelope = await asyncio.to_thread(self._compose, delivery, session, content)
             else:
-                envelope = self._compose(delivery, session, sealed)
+                envelope = self._compose(delivery, session, content)
         except SubmissionFailed as failed:
             await self._fail(delivery, failed, seconds=0.0, took_permit=False)
             return None
@@ -639,23 +638,21 @@ class Visit:
         else:
             await self._fail(delivery, failed, seconds=0.0, took_permit=True)
 
-    def _compose(self, delivery: lane.Claimed, session: SmtpSession, sealed: bytes) -> Envelope:
+    def _compose(self, delivery: lane.Claimed, session: SmtpSession, content: bytes) -> Envelope:
         """
         Build the mail for the recipients that are still to be served.
 
         Args:
             delivery: Whose.
             session: Over which it goes.
-            sealed: What stands in its row.
+            content: What stands in its row.
 
         Raises:
             SubmissionFailed: Stage ``compose``; this mail can never be sent as it is.
-            VaultError: The key is missing here.
         """
         assert self._sender is not None
         try:
-            plain = self._services.vault.open(sealed, context=delivery_context(delivery.id))
-            opened = put_together(plain)
+            opened = put_together(content)
             alert, flow = opened.alert, None
             if opened.parts:
                 flow = self._services.contents.flow(
@@ -674,8 +671,6 @@ class Visit:
                 server_has_8bitmime=session.features.eight_bit,
                 content=None if flow is None else b"",
             )
-        except VaultError:
-            raise
         except Exception as error:
             # Whatever it is: this mail would meet it again, and the lane must go on.
             raise SubmissionFailed(
