@@ -26,10 +26,11 @@ from models.errors import NotFound, StoreUnavailable, VaultError
 from models.large_content import piece_id
 from models.vault import Vault, content_context, delivery_context
 from workers.flow import Flow, Segment
+from workers.pace import Pace
 
 log = structlog.get_logger()
 
-LARGE_READERS = 2
+LARGE_READERS = 1
 """Threads that read and encode pieces; more would only take turns at the interpreter."""
 
 MAX_GROUP = 256
@@ -66,6 +67,7 @@ class Contents:
         self._arrived = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="contents", daemon=True)
+        self._pace = Pace()
         self._executor = ThreadPoolExecutor(LARGE_READERS, thread_name_prefix="large-contents")
 
     def start(self) -> None:
@@ -102,7 +104,7 @@ class Contents:
 
     def flow(self, delivery_id: UUID, segments: tuple[Segment, ...], vault: Vault) -> Flow:
         """Prepare a large mail to be read while it is written; nothing is read yet."""
-        return Flow(segments, partial(self._open, vault, delivery_id), self._executor)
+        return Flow(segments, partial(self._open, vault, delivery_id), self._executor, self._pace)
 
     def _open(self, vault: Vault, delivery_id: UUID, number: int) -> bytes:
         key = piece_id(delivery_id, number)

@@ -8,6 +8,7 @@ writes the one before.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from models.large_content import Part
 from workers.base64_lines import LINE_OCTETS, base64_lines
+from workers.pace import Pace
 
 WORTH_OCTETS = 64 * 1024
 """Less is not handed from thread to loop by itself: a mail may have hundreds of small files."""
@@ -33,11 +35,13 @@ class Flow:
         open_piece: Reads and opens a piece by its number; blocks. Whatever it raises ends the
             mail before its end.
         executor: Where that is done.
+        pace: Shared with all that flows.
     """
 
     segments: tuple[Segment, ...]
     open_piece: Callable[[int], bytes]
     executor: Executor
+    pace: Pace
 
     @property
     def size(self) -> int:
@@ -45,13 +49,24 @@ class Flow:
         return sum(map(encoded_size, self.segments))
 
     async def octets(self) -> AsyncGenerator[bytes, None]:
-        """Give the octets by pieces, not dot-stuffed."""
-        loop = asyncio.get_running_loop()
+        """
+        Give the octets by pieces, not dot-stuffed.
+
+        Raises:
+            Unread: The rest of them cannot be had.
+        """
         made = encoded(self.segments, self.open_piece)
-        ahead = loop.run_in_executor(self.executor, next, made, None)
+        ahead = self._make(made)
         try:
-            while (octets := await self._made(ahead)) is not None:
-                ahead = loop.run_in_executor(self.executor, next, made, None)
+            while True:
+                try:
+                    octets, cpu_seconds = await ahead
+                except Exception as reason:
+                    raise Unread(reason) from reason
+                if octets is None:
+                    return
+                await self.pace.turn(cpu_seconds)
+                ahead = self._make(made)
                 yield octets
         finally:
             ahead.cancel()
@@ -59,12 +74,8 @@ class Flow:
                 # It may have failed meanwhile; nobody is left who would want to know.
                 await asyncio.shield(ahead)
 
-    @staticmethod
-    async def _made(ahead: asyncio.Future[bytes | None]) -> bytes | None:
-        try:
-            return await ahead
-        except Exception as reason:
-            raise Unread(reason) from reason
+    def _make(self, made: Iterator[bytes]) -> asyncio.Future[tuple[bytes | None, float]]:
+        return asyncio.get_running_loop().run_in_executor(self.executor, _timed, made)
 
 
 class Unread(Exception):  # noqa: N818 - reads as what it is
@@ -78,6 +89,11 @@ class Unread(Exception):  # noqa: N818 - reads as what it is
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
         self.reason = reason
+
+
+def _timed(made: Iterator[bytes]) -> tuple[bytes | None, float]:
+    begun = time.thread_time()
+    return next(made, None), time.thread_time() - begun
 
 
 def encoded_size(segment: Segment) -> int:
