@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-REST = 3.0
+REST = 8.0
 """
 After what took a processor so long, all large mails together rest so many times as long.
 
-A third of a core encodes some 40 MB/s, more than most lines carry. Without the rest a small mail,
+An eighth of a core encodes some 30 MB/s, more than most lines carry. Without the rest a small mail,
 which has the loop's attention some twenty times on its way, would each time wait for a piece of
 every large one.
 """
