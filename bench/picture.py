@@ -56,6 +56,15 @@ BOUNDS = {
     ),
     "quiet_p95_ratio_in_storm": Bound("quiet p95 in a storm over calm", 2.0, at_least=False),
     "cost_ratio_1m_rows": Bound("cost of a mail, 1,000,000 rows over 1,000", 1.2, at_least=False),
+    "large_mails_above_idle_mb": Bound(
+        "1,000 mails of 20 MB: worker MB above idle", 400, at_least=False
+    ),
+    "large_mails_longest_lock_ms": Bound(
+        "the same: longest wait for SQLite's lock, ms", 250, at_least=False
+    ),
+    "large_mails_quiet_p95_ratio": Bound(
+        "the same: small mails' p95 over calm", 1.2, at_least=False
+    ),
 }
 """Every figure that has a bound, by its key in latest.json."""
 

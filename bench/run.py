@@ -26,6 +26,7 @@ from bench import (
     deliveries,
     enqueue_rate,
     idle,
+    large,
     latency,
     many_mailboxes,
     pages,
@@ -90,6 +91,12 @@ def _critical(size: Size) -> dict[str, Any]:
     return critical.measure(backlog=500 if size.quick else 10_000, rounds=1 if size.quick else 4)
 
 
+def _large(size: Size) -> dict[str, Any]:
+    if size.quick:
+        return large.measure(lanes=3, each=3, megabytes=5, seconds=12.0)
+    return large.measure(lanes=100, each=10, megabytes=20, seconds=120.0)
+
+
 def _rows(size: Size) -> dict[str, Any]:
     with _postgresql() as url:
         return rows.measure(
@@ -108,6 +115,7 @@ SECTIONS: dict[str, Callable[[Size], dict[str, Any]]] = {
     "many_mailboxes": _many,
     "many_tenants": _tenants,
     "critical": _critical,
+    "large": _large,
     "slow_servers": lambda size: trickle.measure(seconds=6.0 if size.quick else 30.0),
     "utilisation": lambda size: utilisation.measure(windows=1 if size.quick else 10),
     "latency": lambda size: latency.measure(
@@ -129,6 +137,9 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "allowed_rate_share_1000_mailboxes": ("many_mailboxes", "share"),
     "quiet_p95_ratio_in_storm": ("storm", "p95_ratio"),
     "cost_ratio_1m_rows": ("rows", "cost_ratio_1m_rows"),
+    "large_mails_above_idle_mb": ("large", "above_idle_mb"),
+    "large_mails_longest_lock_ms": ("large", "longest_lock_ms"),
+    "large_mails_quiet_p95_ratio": ("large", "p95_ratio"),
 }
 """The figures that have a bound, and where in their section they stand."""
 

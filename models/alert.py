@@ -320,7 +320,11 @@ class AlertEmail(BaseModel):
     @classmethod
     def load(cls, stored: bytes) -> Self:
         """Rebuild what ``dump`` returned. Only for our own bytes: nothing is checked."""
-        value = pydantic_core.from_json(stored)
+        return cls.from_stored(pydantic_core.from_json(stored))
+
+    @classmethod
+    def from_stored(cls, value: dict[str, Any]) -> Self:
+        """Rebuild it from the parsed document, which is used up."""
         for field in ("to", "cc", "bcc", "reply_to"):
             if field in value:
                 value[field] = tuple(map(parse_address, value[field]))
@@ -355,8 +359,21 @@ class AlertEmail(BaseModel):
         stored = self._stored()
         return pydantic_core.to_json(stored), _fingerprint(stored)
 
-    def _stored(self) -> dict[str, Any]:
-        given = self.__dict__
+    def fingerprinted(self, **instead: Any) -> bytes:
+        """
+        Return the document whose SHA-256 is the fingerprint.
+
+        Args:
+            instead: Values of fields to write in the place of their own.
+        """
+        return _fingerprinted(self._stored(**instead))
+
+    def without_content(self) -> dict[str, Any]:
+        """Return what ``dump`` keeps, as ``from_stored`` takes it, but no body and no file."""
+        return self._stored(text=None, html=None, attachments=())
+
+    def _stored(self, **instead: Any) -> dict[str, Any]:
+        given = {**self.__dict__, **instead} if instead else self.__dict__
         # In the order of the fields, so that the same content gives the same bytes.
         kept: dict[str, Any] = {
             name: value for name in _ALERT_FIELDS if (value := given[name]) or value == ""
@@ -374,11 +391,15 @@ class AlertEmail(BaseModel):
 
 
 def _fingerprint(stored: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_fingerprinted(stored)).hexdigest()
+
+
+def _fingerprinted(stored: Mapping[str, Any]) -> bytes:
     content = {name: value for name, value in stored.items() if name != "idempotency_key"}
     for field in ("headers", "metadata"):
         if field in content:
             content[field] = dict(sorted(content[field].items()))
-    return hashlib.sha256(pydantic_core.to_json(content)).hexdigest()
+    return pydantic_core.to_json(content)
 
 
 def _broken(field: str, reason: str) -> PydanticCustomError:

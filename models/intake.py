@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -23,10 +23,12 @@ from sqlalchemy import (
 from sqlalchemy import insert as insert_into
 from sqlalchemy.dialects import postgresql, sqlite
 
+from models import contents
 from models.batches import as_parameter, table_of_rows
 from models.clock import utc_not_before, utc_now
 from models.errors import StoreUnavailable
 from models.ids import uuid7
+from models.large_content import LargeContent
 from models.lifecycle import State
 from models.moves import DELIVERY
 from models.stored import Words
@@ -56,6 +58,8 @@ class NewDelivery:
     expires_at: datetime | None = None
     id: UUID = field(default_factory=uuid7)
     """Made by the caller where the payload was encrypted for this very row."""
+    large: LargeContent | None = None
+    """What does not stand in the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ def insert(
     deliveries: Sequence[NewDelivery],
     *,
     rows: Rows | None = None,
+    stored: Collection[UUID] = (),
     chunk: int = 500,
 ) -> list[Receipt]:
     """
@@ -116,6 +121,7 @@ def insert(
         conn: A transaction that may write.
         deliveries: In any order, of any tenants.
         rows: What ``bind`` made of these very deliveries; None: it is done here.
+        stored: Deliveries whose large contents are stored already; see ``contents.store_ahead``.
         chunk: Rows per statement.
 
     Returns:
@@ -128,7 +134,16 @@ def insert(
     for part in _chunks(unkeyed, chunk):
         conn.exec_driver_sql(binder.insert, [rows[new.id] for new in part])
     holders = _insert_keyed(conn, _first_of_each_key(deliveries), rows, chunk=chunk)
-    return [_receipt(new, holders) for new in deliveries]
+    receipts = [_receipt(new, holders) for new in deliveries]
+    contents.add(
+        conn,
+        (
+            new.large
+            for new, receipt in zip(deliveries, receipts, strict=True)
+            if new.large is not None and receipt.created and new.id not in stored
+        ),
+    )
+    return receipts
 
 
 def _first_of_each_key(deliveries: Sequence[NewDelivery]) -> list[NewDelivery]:

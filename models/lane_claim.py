@@ -18,6 +18,7 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     exists,
+    func,
     literal_column,
     null,
     or_,
@@ -62,13 +63,17 @@ class Claimed:
     due_at: datetime
     expires_at: datetime | None
     message_id: str
-    payload_encrypted: bytes
+    sealed_bytes: int
+    """Of the content as far as it stands in the row; it is read when its turn comes."""
     refused: dict[str, str]
     taken: dict[str, str]
     recipients: list[str]
 
 
-_RETURNED = [_D[name] for name in Claimed.__dataclass_fields__]
+_RETURNED = [
+    func.length(_D.payload_encrypted) if name == "sealed_bytes" else _D[name]
+    for name in Claimed.__dataclass_fields__
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from models.alert import AlertEmail
 from models.alert_lock import look_again
 from models.ids import uuid7
 from models.intake import NewDelivery
+from models.large_content import fingerprint as fingerprint_of
+from models.large_content import is_large, take_apart
 from models.message_ids import new_message_id
 from models.vault import Vault, delivery_context
 
@@ -22,7 +24,7 @@ def new_delivery(
     delivery_id: UUID | None = None,
 ) -> NewDelivery:
     """
-    Seal an alert e-mail; nothing is stored yet.
+    Seal an alert e-mail, a large one as far as it stands in the row; nothing is stored yet.
 
     Args:
         alert: What was handed in.
@@ -37,7 +39,11 @@ def new_delivery(
     """
     look_again(alert)
     key = delivery_id or uuid7()
-    content, fingerprint = alert.dump_and_fingerprint()
+    large = None
+    if is_large(alert):
+        (content, large), fingerprint = take_apart(alert, vault, key), fingerprint_of(alert)
+    else:
+        content, fingerprint = alert.dump_and_fingerprint()
     return NewDelivery(
         id=key,
         tenant_id=tenant_id,
@@ -52,4 +58,5 @@ def new_delivery(
         alert_id=alert.alert_id,
         not_before=alert.not_before,
         expires_at=alert.expires_at,
+        large=large,
     )

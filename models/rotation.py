@@ -25,6 +25,7 @@ from models.vault import (
     app_key_context,
     app_secret_context,
     consent_token_context,
+    content_context,
     delivery_context,
     grant_context,
 )
@@ -96,10 +97,13 @@ class _Place:
 
 
 def _places() -> tuple[_Place, ...]:
-    credentials, grants, links, deliveries = (
+    credentials, grants, links, deliveries, contents = (
         tables.METADATA.tables[model.__tablename__]
-        for model in (tables.AppCredential, tables.Grant, tables.ConsentLink, tables.Delivery)
-    )
+        for model in (
+            tables.AppCredential, tables.Grant, tables.ConsentLink, tables.Delivery,
+            tables.ContentPiece,
+        )
+    )  # fmt: skip
     secret, key = credentials.c.client_secret_encrypted, credentials.c.private_key_encrypted
     return (
         _Place("app secrets", credentials, secret, app_secret_context),
@@ -107,6 +111,7 @@ def _places() -> tuple[_Place, ...]:
         _Place("grants", grants, grants.c.cache_encrypted, grant_context, versioned=True),
         _Place("consent links", links, links.c.token_encrypted, consent_token_context),
         _Place("deliveries", deliveries, deliveries.c.payload_encrypted, delivery_context),
+        _Place("large contents", contents, contents.c.octets_encrypted, content_context),
     )
 
 

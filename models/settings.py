@@ -290,6 +290,8 @@ class WorkerSettings(_Group):
     processes: Annotated[int, Field(ge=1, le=256)] = 1
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 512
     """Visits at the same time in each process, not counting those that wait long for a server."""
+    content_bytes: Annotated[int, Field(ge=4_000_000)] = 64_000_000
+    """Memory of each process for the contents of large mails; more of them wait for a turn."""
 
 
 class ConsentsSettings(_Group):

@@ -243,6 +243,7 @@ class Delivery(SQLModel, table=True):
     taken: dict[str, str] = Field(default_factory=dict, sa_type=Answers)
     """Recipients that got the mail while others were put off, each with the reply."""
     payload_encrypted: bytes = Field(sa_type=LargeBinary)
+    """The content; where that is large only its head, and the rest is in ``content_piece``."""
     message_id: str = Field(max_length=255)
     enqueued_at: datetime = _time()
     due_at: datetime = _time()
@@ -264,6 +265,21 @@ class Delivery(SQLModel, table=True):
     enhanced_code: str | None = Field(default=None, max_length=12)
     reply_text: str | None = Field(default=None, sa_type=Answer)
     replayed: int = 0
+
+
+class ContentPiece(SQLModel, table=True):
+    """
+    A piece of a large content: see ``large_content``.
+
+    No foreign key: pieces are committed before the delivery that they belong to.
+    """
+
+    __tablename__ = "content_piece"
+
+    id: UUID = Field(primary_key=True)
+    """Follows from the delivery's and the number of the piece."""
+    delivery_id: UUID = Field(index=True)
+    octets_encrypted: bytes = Field(sa_type=LargeBinary)
 
 
 class Attempt(SQLModel, table=True):

@@ -177,6 +177,11 @@ def delivery_context(delivery_id: UUID) -> str:
     return f"delivery:{delivery_id}"
 
 
+def content_context(piece_id: UUID) -> str:
+    """Where a piece of a delivery's large content belongs."""
+    return f"content:{piece_id}"
+
+
 def grant_context(grant_id: UUID) -> str:
     """Where a grant's token cache belongs."""
     return f"grant:{grant_id}"

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine, and_, or_, select
 
-from models import database, intake, intake_checks, routes
+from models import contents, database, intake, intake_checks, routes
 from models.alert import AlertEmail
 from models.database import create_engine_from, read, write
-from models.errors import InvalidAlert, NotFound, RouteGone
+from models.errors import AlertpostError, InvalidAlert, NotFound, RouteGone, StoreUnavailable
 from models.intake import NewDelivery, Receipt
 from models.moves import DELIVERY
 from models.new_delivery import new_delivery
@@ -38,6 +40,10 @@ from producers.alertmanager import (
 
 _LOOKS = 5
 """How often mailboxes may be removed under our hands before we give up."""
+
+
+_Store = Callable[[list[NewDelivery], frozenset[UUID]], list[Receipt]]
+"""Stores deliveries, of some of which the large contents are stored already."""
 
 
 class Producer:
@@ -95,11 +101,11 @@ class Producer:
             StoreUnavailable: SQL is away; nothing was accepted.
         """
 
-        def store(deliveries: list[NewDelivery]) -> list[Receipt]:
+        def store(deliveries: list[NewDelivery], stored: frozenset[UUID]) -> list[Receipt]:
             rows = intake.bind(self._engine.dialect, deliveries)
             with write(self._engine) as connection:
                 intake_checks.check(connection, deliveries)
-                return intake.insert(connection, deliveries, rows=rows)
+                return intake.insert(connection, deliveries, rows=rows, stored=stored)
 
         return self._accept(alerts, store)
 
@@ -111,12 +117,12 @@ class Producer:
         repeated after the repeat interval does.
         """
 
-        def store(deliveries: list[NewDelivery]) -> list[Receipt]:
+        def store(deliveries: list[NewDelivery], stored: frozenset[UUID]) -> list[Receipt]:
             with write(self._engine) as connection:
                 now = database.now(connection)
                 keyed = [_with_key(one, _current(connection, one, now)) for one in deliveries]
                 intake_checks.check(connection, keyed)
-                return intake.insert(connection, keyed)
+                return intake.insert(connection, keyed, stored=stored)
 
         return self._accept(alerts, store)
 
@@ -147,9 +153,7 @@ class Producer:
         if self._waker is not None:
             self._waker.close()
 
-    def _accept(
-        self, alerts: Sequence[AlertEmail], store: Callable[[list[NewDelivery]], list[Receipt]]
-    ) -> list[Receipt]:
+    def _accept(self, alerts: Sequence[AlertEmail], store: _Store) -> list[Receipt]:
         """Look up, seal, store and wake; look up again where a mailbox was removed meanwhile."""
         if not alerts:
             return []
@@ -159,7 +163,7 @@ class Producer:
             # Sealing thousands of bodies takes its time: not while holding the one writer.
             deliveries = [self._delivery(alert, known) for alert in alerts]
             try:
-                receipts = store(deliveries)
+                receipts = self._store(deliveries, store)
             except RouteGone:
                 if last:
                     raise
@@ -177,6 +181,26 @@ class Producer:
             mailbox_id=route.mailbox_id,
             address=route.address,
         )
+
+    def _store(self, deliveries: list[NewDelivery], store: _Store) -> list[Receipt]:
+        """Store large contents ahead, then the rest; remove again what was in vain."""
+        large = [new.large for new in deliveries if new.large is not None]
+        stored = contents.store_ahead(self._engine, large)
+        try:
+            receipts = store(deliveries, stored)
+        except StoreUnavailable:
+            # Perhaps it was committed all the same; if not, the workers remove it one day.
+            raise
+        except AlertpostError:
+            self._forget(stored)
+            raise
+        self._forget(stored - {receipt.delivery_id for receipt in receipts if receipt.created})
+        return receipts
+
+    def _forget(self, delivery_ids: frozenset[UUID]) -> None:
+        # What was decided stands: if SQL is away by now, the workers remove it one day.
+        with suppress(StoreUnavailable):
+            contents.forget(self._engine, delivery_ids)
 
     def _route(self, alert: AlertEmail, known: routes.Routes) -> routes.Route:
         try:

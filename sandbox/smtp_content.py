@@ -5,6 +5,7 @@ from __future__ import annotations
 from sandbox.smtp_grammar import unstuff
 
 _DOT = b"\r\n.\r\n"
+_BEGINS_WITH_DOT = b"\r\n."
 _SLACK_BYTES = 64 * 1024
 
 
@@ -18,7 +19,7 @@ class DottedContent:
         size: Its bytes.
     """
 
-    __slots__ = ("_buffer", "_dropped", "_keep_bytes", "complete", "raw", "size")
+    __slots__ = ("_buffer", "_dropped", "_keep_bytes", "_stuffed", "complete", "raw", "size")
 
     def __init__(self, allowed_bytes: int | None) -> None:
         """
@@ -29,6 +30,7 @@ class DottedContent:
         """
         self._buffer: bytearray | None = None
         self._dropped = 0
+        self._stuffed = False
         # Stuffed dots go over the line, but do not count.
         self._keep_bytes = None if allowed_bytes is None else allowed_bytes * 3 // 2 + _SLACK_BYTES
         self.complete = False
@@ -49,12 +51,19 @@ class DottedContent:
             if data.startswith(b".\r\n", position):
                 return self._end(b"", position + 3)
             if hit >= 0:
+                # Short enough to look.
+                self._stuffed = True
                 return self._end(data[position : hit + 2], hit + 5)
             # The line break that DATA ended with may be the first half of the final dot.
             buffer = self._buffer = bytearray(b"\r\n")
         start = max(0, len(buffer) - len(_DOT) + 1)
         buffer += memoryview(data)[position:]
         hit = buffer.find(_DOT, start)
+        # Looked for here: at the end all of a large mail would have to be searched at once, and
+        # nobody else is served meanwhile.
+        self._stuffed = self._stuffed or (
+            buffer.find(_BEGINS_WITH_DOT, start, len(buffer) if hit < 0 else hit + 2) >= 0
+        )
         if hit < 0:
             self._drop_what_is_too_large(buffer)
             return len(data)
@@ -63,12 +72,13 @@ class DottedContent:
             self.size = self._dropped + hit
             self.complete = True
             return end
-        del buffer[hit + 2 :]
-        del buffer[:2]
-        return self._end(bytes(buffer), end)
+        with memoryview(buffer) as view:
+            content = bytes(view[2 : hit + 2])
+        self._buffer = None
+        return self._end(content, end)
 
-    def _end(self, stuffed: bytes, position: int) -> int:
-        self.raw = unstuff(stuffed)
+    def _end(self, content: bytes, position: int) -> int:
+        self.raw = unstuff(content) if self._stuffed else content
         self.size = len(self.raw)
         self.complete = True
         return position

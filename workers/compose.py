@@ -26,6 +26,7 @@ from models.alert_lock import look_again
 from models.errors import InvalidAlert
 from models.message_ids import MAX_MESSAGE_ID, thread_root_id
 from models.severity import Severity
+from workers.base64_lines import base64_lines
 from workers.line_locks import locked
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def compose(
     date: datetime,
     server_has_smtputf8: bool,
     server_has_8bitmime: bool,
+    content: bytes | None = None,
 ) -> ComposedMail:
     """
     Build the mail of one delivery.
@@ -95,6 +97,7 @@ def compose(
         server_has_smtputf8: Whether EHLO named SMTPUTF8.
         server_has_8bitmime: Whether EHLO named 8BITMIME. Bodies are 7bit either way, since a relay
             further on may lack it; only UTF-8 in an address needs both.
+        content: What follows ``MIME-Version``; None: it is made of the bodies and files.
 
     Raises:
         InvalidAlert: An address holds UTF-8 before the ``@`` and the server cannot take that, the
@@ -133,7 +136,8 @@ def compose(
     headers.extend(_text_header(name, value) for name, value in alert.headers.items())
     headers.append("MIME-Version: 1.0\r\n")
     head = locked("".join(headers)).encode("utf-8" if smtputf8 else "ascii")
-    return ComposedMail(data=head + _content(alert, message_id), smtputf8=smtputf8)
+    body = _content(alert, message_id) if content is None else content
+    return ComposedMail(data=head + body, smtputf8=smtputf8)
 
 
 def _origin(sender: str, sender_name: str | None) -> Address:
@@ -252,15 +256,24 @@ def _content(alert: AlertEmail, message_id: str) -> bytes:
 def _multipart(kind: str, parts: Sequence[bytes], message_id: str) -> bytes:
     attempt = 0
     while True:
-        digest = hashlib.sha256(f"{kind} {attempt} {message_id}".encode()).hexdigest()[:32]
         # "=_" cannot occur in quoted-printable or base64; a 7bit text has to be looked at.
-        boundary = f"=_{digest}".encode("ascii")
+        boundary = boundary_of(kind, message_id, attempt=attempt)
         if not any(boundary in part for part in parts):
             break
         attempt += 1
-    head = b'Content-Type: multipart/%b;\r\n boundary="%b"\r\n\r\n' % (kind.encode(), boundary)
     opened = b"".join(b"--%b\r\n%b" % (boundary, part) for part in parts)
-    return b"%b%b--%b--\r\n" % (head, opened, boundary)
+    return b"%b%b--%b--\r\n" % (multipart_head(kind, boundary), opened, boundary)
+
+
+def boundary_of(kind: str, message_id: str, *, attempt: int = 0) -> bytes:
+    """Give what parts the parts of a mail; the same on every attempt to send it."""
+    digest = hashlib.sha256(f"{kind} {attempt} {message_id}".encode()).hexdigest()[:32]
+    return f"=_{digest}".encode("ascii")
+
+
+def multipart_head(kind: str, boundary: bytes) -> bytes:
+    """Give the headers of parts that belong together."""
+    return b'Content-Type: multipart/%b;\r\n boundary="%b"\r\n\r\n' % (kind.encode(), boundary)
 
 
 def _text_part(kind: str, body: str) -> bytes:
@@ -270,10 +283,14 @@ def _text_part(kind: str, body: str) -> bytes:
         body += "\n"
     octets = body.replace("\n", "\r\n").encode()
     encoding, encoded = _transfer_encoded(octets)
-    return b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n%b' % (
-        kind.encode(),
+    return text_head(f"text/{kind}", encoding) + encoded
+
+
+def text_head(content_type: str, encoding: bytes) -> bytes:
+    """Give the headers of a body."""
+    return b'Content-Type: %b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n' % (
+        content_type.encode(),
         encoding,
-        encoded,
     )
 
 
@@ -288,25 +305,20 @@ def _transfer_encoded(octets: bytes) -> tuple[bytes, bytes]:
     printable = binascii.b2a_qp(octets, istext=True)
     if len(printable) <= (len(octets) + 2) // 3 * 4 * 78 // 76:
         return b"quoted-printable", printable
-    return b"base64", _base64_lines(octets)
-
-
-def _base64_lines(octets: bytes) -> bytes:
-    if not octets:
-        return b"\r\n"  # the line end that a boundary asks for
-    encoded = binascii.b2a_base64(octets, newline=False)
-    lines = [encoded[at : at + 76] for at in range(0, len(encoded), 76)]
-    lines.append(b"")
-    return b"\r\n".join(lines)
+    return b"base64", base64_lines(octets)
 
 
 def _attachment_part(attachment: Attachment) -> bytes:
-    head = (
-        f"Content-Type: {attachment.content_type}\r\n"
+    return file_head(attachment.content_type, attachment.name) + base64_lines(attachment.content)
+
+
+def file_head(content_type: str, name: str) -> bytes:
+    """Give the headers of a file, which is always base64."""
+    return (
+        f"Content-Type: {content_type}\r\n"
         "Content-Transfer-Encoding: base64\r\n"
-        f"Content-Disposition: attachment;{_file_name(attachment.name)}\r\n\r\n"
-    )
-    return head.encode("ascii") + _base64_lines(attachment.content)
+        f"Content-Disposition: attachment;{_file_name(name)}\r\n\r\n"
+    ).encode("ascii")
 
 
 def _file_name(name: str) -> str:

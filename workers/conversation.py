@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import NamedTuple, cast
 
 from workers.wrong_protocol import not_smtp
@@ -29,6 +31,8 @@ _REPLY_LINE = re.compile(rb"[0-9]{3}(?:[ \t-]|\r?$)")
 
 CLOSING_CODE = 421
 """After this the server hangs up, whatever it answered (RFC 5321 section 3.8)."""
+
+REFUSALS = range(400, 600)
 
 
 class Reply(NamedTuple):
@@ -86,12 +90,15 @@ class Conversation(asyncio.Protocol):
         """Whether another group may be sent."""
         return self._lost is None and self.farewell is None and not self._transport.is_closing()
 
-    async def exchange(self, data: bytes, *, replies: int, timeout_seconds: float) -> list[Reply]:
+    async def exchange(
+        self, data: bytes | AsyncGenerator[bytes, None], *, replies: int, timeout_seconds: float
+    ) -> list[Reply]:
         """
         Write ``data`` and wait for that many replies.
 
         Args:
-            data: Complete command lines, or a mail with its final dot.
+            data: Complete command lines, or a mail with its final dot, as a whole or by pieces.
+                What it raises ends the connection and is raised here.
             replies: How many replies the commands in ``data`` will earn, at least 1.
             timeout_seconds: For all of them together, sending included.
 
@@ -107,10 +114,13 @@ class Conversation(asyncio.Protocol):
         waiter = self._waiter = self._loop.create_future()
         self._wait_at_most(timeout_seconds)
         try:
-            if len(data) <= PIECE_BYTES:
+            whole = True
+            if not isinstance(data, bytes):
+                whole = await self._write_by_pieces(data, waiter)
+            elif len(data) <= PIECE_BYTES:
                 self._transport.write(data)
             else:
-                await self._write_by_pieces(data, waiter)
+                whole = await self._write_by_pieces(_pieces(data), waiter)
             await waiter
         except BaseException:
             # Late replies would be paired with the wrong commands: this line is done for.
@@ -118,6 +128,11 @@ class Conversation(asyncio.Protocol):
             raise
         finally:
             self._waiter = None
+        if not whole and self._replies[-1].code not in REFUSALS:
+            # Nobody takes a mail that has not ended.
+            raise ConversationLost(
+                "answered in the middle of the mail", replies=[], failure="garbage"
+            )
         return self._replies
 
     def _wait_at_most(self, seconds: float) -> None:
@@ -146,16 +161,21 @@ class Conversation(asyncio.Protocol):
         self._fail(detail, failure="timeout")
         self._transport.abort()
 
-    async def _write_by_pieces(self, data: bytes, answer: asyncio.Future[None]) -> None:
-        for start in range(0, len(data), PIECE_BYTES):
-            if answer.done():
-                # Refused before all of it was sent: what follows would be read as commands.
-                self._lost = self._lost or "answered in the middle of the mail"
-                self._transport.abort()
-                return
-            self._transport.write(data[start : start + PIECE_BYTES])
-            await asyncio.sleep(0)
-            await self._room.wait()
+    async def _write_by_pieces(
+        self, pieces: AsyncGenerator[bytes, None], answer: asyncio.Future[None]
+    ) -> bool:
+        """Write all pieces; False where an answer came before the last one."""
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if answer.done():
+                    # Refused before all of it was sent: what follows would be read as commands.
+                    self._lost = self._lost or "answered in the middle of the mail"
+                    self._transport.abort()
+                    return False
+                self._transport.write(piece)
+                await asyncio.sleep(0)
+                await self._room.wait()
+        return True
 
     def close(self) -> None:
         """Say QUIT without waiting for the answer, and hang up (RFC 5321 section 4.1.1.10)."""
@@ -244,6 +264,11 @@ class Conversation(asyncio.Protocol):
             self._waiter.set_exception(
                 ConversationLost(detail, replies=self._replies, failure=failure)
             )
+
+
+async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), PIECE_BYTES):
+        yield data[start : start + PIECE_BYTES]
 
 
 def take_over(transport: asyncio.BaseTransport) -> Conversation:

@@ -26,8 +26,10 @@ from models.settings import Settings
 from models.vault import Vault
 from models.waker import Waker
 from workers.accounts import Accounts
+from workers.budget import Budget
 from workers.clock_watch import RedisClock
 from workers.connections import Connections
+from workers.contents import Contents
 from workers.entra import Entra
 from workers.heartbeat import Heartbeat
 from workers.keep_warm import KeepWarm
@@ -91,6 +93,8 @@ class Services:
         # Parsing the public roots takes tens of ms: now, not in the middle of many dialogues.
         self.tls.get(None)
         self.recorder = Recorder(engine, loop)
+        self.contents = Contents(engine, loop)
+        self.budget = Budget(settings.worker.content_bytes)
         day_limits = pacing.day_limits
         self.bucket_seconds = day_limits.bucket_seconds
         self.look = partial(
@@ -162,6 +166,7 @@ class Services:
     def start(self) -> None:
         """Start the recorder and what runs beside the visits."""
         self.recorder.start()
+        self.contents.start()
         self._tasks = [
             asyncio.create_task(self.timer.run(self._stop, wake=self._wake_lanes), name="timer"),
             asyncio.create_task(self._sweeper.run(self._stop), name="sweep"),
@@ -171,6 +176,7 @@ class Services:
             asyncio.create_task(self.connections.tend(), name="connections"),
             asyncio.create_task(self.visits.keep_alive(), name="keep-alive"),
             asyncio.create_task(self._compare_memories(), name="memory"),
+            asyncio.create_task(self.contents.tend(self._stop), name="contents"),
         ]
         for task in self._tasks:
             task.add_done_callback(self._report)
@@ -247,6 +253,7 @@ class Services:
             self.leases.close(patience_seconds=patience),
             return_exceptions=True,
         )
+        self.contents.stop()
         patience = max(LEAST_SECONDS, by - time.monotonic())
         await asyncio.to_thread(self.recorder.stop, timeout_seconds=min(STOP_SECONDS, patience))
         await self._redis.aclose()

@@ -13,8 +13,8 @@ import binascii
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import cast
@@ -33,11 +33,15 @@ from workers.conversation import (
     Reply,
     take_over,
 )
+from workers.flow import Flow
 from workers.line_locks import command_line, path, sign_in_argument
 from workers.wrong_protocol import not_smtp
 
 MAX_COMMAND_LINE = 512
 """Octets of a command line that any server must take (RFC 5321 section 4.5.3.1.4)."""
+
+SLOWEST_OCTETS_A_SECOND = 32 * 1024
+"""A large mail is waited for so much longer than others as it takes at this rate."""
 
 _FAREWELL_SECONDS = 1.0
 """For the server to hang up as well."""
@@ -102,6 +106,7 @@ class Envelope:
         sender: Envelope sender, an address.
         recipients: 1 or more envelope recipients.
         data: The mail, CRLF line ends, not dot-stuffed, without the final dot.
+        flow: What follows ``data`` in a mail that is too large to be in memory; ends with CRLF.
         smtputf8: Whether an address or header needs SMTPUTF8 (RFC 6531).
         eight_bit: Whether the body has octets above 127 (RFC 6152).
     """
@@ -111,6 +116,12 @@ class Envelope:
     data: bytes
     smtputf8: bool = False
     eight_bit: bool = False
+    flow: Flow | None = None
+
+    @property
+    def size(self) -> int:
+        """Octets of the mail, for the SIZE parameter."""
+        return len(self.data) + (self.flow.size if self.flow is not None else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +201,8 @@ class SmtpSession:
         if may_send is not None and not may_send():
             # Without the final dot the server takes nothing; only hanging up withholds it.
             self._conversation.abort()
-            raise SubmissionFailed(
-                stage=Stage.DATA,
-                failure="disconnected",
-                reply_text="withheld: this worker stood still for too long",
-            )
-        reply = await self._send_body(envelope.data)
+            raise _withheld()
+        reply = await self._send_body(envelope, may_send)
         return Submitted(reply, refused)
 
     async def offer_sender(self, address: str) -> Reply:
@@ -228,7 +235,7 @@ class SmtpSession:
         self._conversation.abort()
 
     def _commands(self, envelope: Envelope) -> tuple[bytes, list[bytes], bytes]:
-        options = f" SIZE={len(envelope.data)}" if self.features.size_limit is not None else ""
+        options = f" SIZE={envelope.size}" if self.features.size_limit is not None else ""
         if envelope.eight_bit and self.features.eight_bit:
             options += " BODY=8BITMIME"
         if envelope.smtputf8:
@@ -342,18 +349,17 @@ class SmtpSession:
         except ConversationLost:
             self._conversation.abort()
 
-    async def _send_body(self, data: bytes) -> Reply:
+    async def _send_body(self, envelope: Envelope, may_send: Callable[[], bool] | None) -> Reply:
         started = time.perf_counter()
-        # Transparency, RFC 5321 section 4.5.2.
-        if b"\n." in data:
-            data = data.replace(b"\n.", b"\n..")
-        if data.startswith(b"."):
-            data = b"." + data
-        end = b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n"
+        patience = self._settings.data_timeout_seconds
+        data: bytes | AsyncGenerator[bytes, None]
+        if envelope.flow is None:
+            data = _transparent(envelope.data)
+        else:
+            data = _flowing(envelope.data, envelope.flow, may_send)
+            patience += envelope.size / SLOWEST_OCTETS_A_SECOND
         try:
-            (reply,) = await self._conversation.exchange(
-                data + end, replies=1, timeout_seconds=self._settings.data_timeout_seconds
-            )
+            (reply,) = await self._conversation.exchange(data, replies=1, timeout_seconds=patience)
         except ConversationLost as lost:
             raise SubmissionFailed(
                 stage=Stage.BODY, reply_text=str(lost), failure=lost.failure
@@ -362,7 +368,7 @@ class SmtpSession:
             self._trace(
                 Step(
                     stage=Stage.BODY,
-                    sent=f"({len(data):,} bytes and the final dot)",
+                    sent=f"({envelope.size:,} bytes and the final dot)",
                     received=f"{reply.code} {reply.text}",
                     seconds=time.perf_counter() - started,
                 )
@@ -693,6 +699,42 @@ def _explains_loss(command: bytes, reply: Reply) -> bool:
     """
     refused = reply.code >= 400 and not command.startswith(b"RCPT")  # noqa: PLR2004
     return refused or reply.code == CLOSING_CODE
+
+
+def _transparent(data: bytes) -> bytes:
+    """Stuff dots and add the final one (RFC 5321 section 4.5.2)."""
+    data = _stuffed(data, begins_line=True)
+    return data + (b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n")
+
+
+async def _flowing(
+    data: bytes, flow: Flow, may_send: Callable[[], bool] | None
+) -> AsyncGenerator[bytes, None]:
+    """Do the same by pieces; the final dot is withheld where the mail is no longer ours."""
+    octets = flow.octets()
+    async with aclosing(octets):
+        yield _stuffed(data, begins_line=True)
+        begins_line = data.endswith(b"\n")
+        async for some in octets:
+            yield _stuffed(some, begins_line=begins_line)
+            begins_line = some.endswith(b"\n")
+    if may_send is not None and not may_send():
+        raise _withheld()
+    yield b".\r\n"
+
+
+def _stuffed(octets: bytes, *, begins_line: bool) -> bytes:
+    if b"\n." in octets:
+        octets = octets.replace(b"\n.", b"\n..")
+    return b"." + octets if begins_line and octets.startswith(b".") else octets
+
+
+def _withheld() -> SubmissionFailed:
+    return SubmissionFailed(
+        stage=Stage.DATA,
+        failure="disconnected",
+        reply_text="withheld: this worker stood still for too long",
+    )
 
 
 def _stage_of(command: bytes) -> Stage:

@@ -30,7 +30,6 @@ from sqlalchemy import Connection
 
 from models import lane
 from models.accounts import both, served_by
-from models.alert import AlertEmail
 from models.auth_forms import set_auth_form
 from models.errors import (
     AlertpostError,
@@ -42,14 +41,17 @@ from models.errors import (
     VaultError,
 )
 from models.lane_park import concerned
+from models.large_content import put_together
 from models.lifecycle import GIVE_UP, RETRY
 from models.quota import RECIPIENTS, charge
 from models.repeats import repeats
 from models.severity import Severity
 from models.stages import Stage
-from models.vault import delivery_context
 from workers import conclusion
 from workers.compose import compose
+from workers.compose_large import segments_of
+from workers.flow import Unread
+from workers.hand import Hand, Stopping
 from workers.lease import Lease
 from workers.oauth_errors import classify_oauth
 from workers.pacing import PacingUnavailable
@@ -141,6 +143,7 @@ class Visit:
         self._sender: Sender | None = None
         self._sender_read_at = 0.0
         self._claims: deque[lane.Claimed] = deque()
+        self._hand = Hand(services.contents, services.budget)
         self._settling: asyncio.Future[bool] | None = None
         self._retry_seconds: float | None = None
         self._retries_at: list[float] = []
@@ -218,6 +221,8 @@ class Visit:
             end = await self._drain()
         except _Halt as halt:
             end = halt.end
+        except Stopping:
+            end = VisitEnd.STOPPING
         except (PacingUnavailable, StoreUnavailable) as away:
             log.warning("visit_away", mailbox_id=str(self.mailbox_id), reason=str(away)[:200])
         except BaseException:
@@ -246,7 +251,10 @@ class Visit:
             while self._claims:
                 if self._visits.stopping:
                     return VisitEnd.STOPPING
-                await self._next_mail()
+                try:
+                    await self._next_mail()
+                finally:
+                    self._hand.let_go()
             if self._had_its_turn():
                 return VisitEnd.OUT_OF_TIME
             await self._settled()
@@ -301,6 +309,7 @@ class Visit:
             self._clock_ahead = found.now - self._services.now()
         self._claims.extend(granted.claims)
         self._keep_to_account()
+        self._hand.read_ahead(self._claims, self._services.vault)
         self._accepted_domains = granted.domains
         self._wait_for_room(granted)
         return bool(granted.claims)
@@ -420,20 +429,10 @@ class Visit:
         if delivery.expires_at is not None and delivery.expires_at <= self._now():
             await self._settle(delivery, conclusion.expired(delivery, self._visit_id))
             return
-        session = await self._connected(delivery)
-        try:
-            if len(delivery.payload_encrypted) > LARGE_BYTES:
-                envelope = await asyncio.to_thread(self._compose, delivery, session)
-            else:
-                envelope = self._compose(delivery, session)
-        except SubmissionFailed as failed:
-            await self._fail(delivery, failed, seconds=0.0, took_permit=False)
+        prepared = await self._prepared(delivery)
+        if prepared is None:
             return
-        except VaultError as wrong:
-            # A key that this worker lacks must not cost the customers their alerts.
-            unread = SubmissionFailed(stage=Stage.COMPOSE, reply_text=str(wrong))
-            await self._conclude(delivery, conclusion.misconfigured(str(wrong)), unread)
-            return
+        session, envelope = prepared
         await self._permit(delivery)
         await self._settled()
         if not self._may_send():
@@ -445,6 +444,11 @@ class Visit:
         self._submitting = True
         try:
             submitted = await session.submit(envelope, may_send=self._may_send)
+        except Unread as unread:
+            # Without its final dot nothing of it is out.
+            self._submitting = False
+            self._drop_session()
+            await self._content_unread(delivery, unread.reason)
         except SubmissionFailed as failed:
             self._submitting = False
             if self._wants_new_connection(delivery, session, failed):
@@ -619,20 +623,62 @@ class Visit:
 
     # -- one mail ----------------------------------------------------------------------------
 
-    def _compose(self, delivery: lane.Claimed, session: SmtpSession) -> Envelope:
+    async def _prepared(self, delivery: lane.Claimed) -> tuple[SmtpSession, Envelope] | None:
+        """Connect, read and compose; None where that was the end of the mail."""
+        session = await self._connected(delivery)
+        try:
+            content = await self._hand.take(self._claims, self._services.vault)
+            if len(content) > LARGE_BYTES:
+                envelope = await asyncio.to_thread(self._compose, delivery, session, content)
+            else:
+                envelope = self._compose(delivery, session, content)
+        except SubmissionFailed as failed:
+            await self._fail(delivery, failed, seconds=0.0, took_permit=False)
+            return None
+        except VaultError as wrong:
+            # A key that this worker lacks must not cost the customers their alerts.
+            unread = SubmissionFailed(stage=Stage.COMPOSE, reply_text=str(wrong))
+            await self._conclude(delivery, conclusion.misconfigured(str(wrong)), unread)
+            return None
+        if envelope.flow is not None:
+            await self._hand.make_room(delivery, envelope.flow)
+            # Others' mails may have been waited for longer than a connection is kept open.
+            session = await self._connected(delivery)
+        return session, envelope
+
+    async def _content_unread(self, delivery: lane.Claimed, reason: Exception) -> None:
+        """Conclude what broke off because the rest of a large content could not be read."""
+        if isinstance(reason, StoreUnavailable):
+            raise reason
+        failed = SubmissionFailed(stage=Stage.COMPOSE, failure="compose", reply_text=str(reason))
+        if isinstance(reason, VaultError):
+            verdict = conclusion.misconfigured(str(reason))
+            await self._conclude(delivery, verdict, failed, took_permit=True)
+        else:
+            await self._fail(delivery, failed, seconds=0.0, took_permit=True)
+
+    def _compose(self, delivery: lane.Claimed, session: SmtpSession, content: bytes) -> Envelope:
         """
         Build the mail for the recipients that are still to be served.
 
+        Args:
+            delivery: Whose.
+            session: Over which it goes.
+            content: What stands in its row.
+
         Raises:
             SubmissionFailed: Stage ``compose``; this mail can never be sent as it is.
-            VaultError: The key is missing here.
         """
         assert self._sender is not None
         try:
-            plain = self._services.vault.open(
-                delivery.payload_encrypted, context=delivery_context(delivery.id)
-            )
-            alert = AlertEmail.load(plain)
+            opened = put_together(content)
+            alert, flow = opened.alert, None
+            if opened.parts:
+                flow = self._services.contents.flow(
+                    delivery.id,
+                    segments_of(opened.parts, delivery.message_id),
+                    self._services.vault,
+                )
             mail = compose(
                 alert,
                 message_id=delivery.message_id,
@@ -642,9 +688,8 @@ class Visit:
                 date=delivery.enqueued_at,
                 server_has_smtputf8=session.features.smtputf8,
                 server_has_8bitmime=session.features.eight_bit,
+                content=None if flow is None else b"",
             )
-        except VaultError:
-            raise
         except Exception as error:
             # Whatever it is: this mail would meet it again, and the lane must go on.
             raise SubmissionFailed(
@@ -653,11 +698,12 @@ class Visit:
         limit = self._sender.max_message_bytes or self._services.settings.smtp.max_message_bytes
         if session.features.size_limit:
             limit = min(limit, session.features.size_limit)
-        if mail.size > limit:
+        size = mail.size + (0 if flow is None else flow.size)
+        if size > limit:
             raise SubmissionFailed(
                 stage=Stage.COMPOSE,
                 reply_code=552,
-                reply_text=f"5.3.4 the mail has {mail.size:,} bytes, more than the {limit:,} "
+                reply_text=f"5.3.4 the mail has {size:,} bytes, more than the {limit:,} "
                 "that this mailbox may send; send a link instead of the attachment",
             )
         served = {*delivery.refused, *delivery.taken}
@@ -671,6 +717,7 @@ class Visit:
             recipients=recipients,
             data=mail.data,
             smtputf8=mail.smtputf8,
+            flow=flow,
         )
 
     async def _permit(self, delivery: lane.Claimed) -> None:

@@ -49,6 +49,7 @@ class Visits:
         self._loop.call_soon_threadsafe(self._disturb)
 
     def _disturb(self) -> None:
+        self._services.budget.close()
         for resting in self._resting.values():
             _end_rest(resting)
 

@@ -62,7 +62,7 @@ def test_fields(engine: Engine) -> None:
     [claimed] = claim(engine, world.mailbox_id)
 
     row = row_of(engine, key)
-    assert claimed.payload_encrypted == b"sealed"
+    assert claimed.sealed_bytes == len(b"sealed")
     assert claimed.refused == {}
     assert claimed.expires_at == FAR_AHEAD
     assert claimed.enqueued_at.utcoffset() is not None
