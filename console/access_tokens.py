@@ -14,6 +14,7 @@ from models import grants
 from models.database import read, write
 from models.errors import CredentialRejected, TokenUnavailable
 from models.redis_keys import RedisKeys
+from models.secret_routes import RouteGuard
 from models.vault import grant_context
 from workers.credential_turns import record_now
 from workers.entra import Tokens
@@ -58,6 +59,7 @@ class AccessTokens:
                 vault=context.vault,
                 entra=lambda _: self._entra,
                 settings=context.settings.lease,
+                guard=RouteGuard(context.vault, context.hosts),
             )
 
     async def get(self, rejected: str | None = None) -> Access:

@@ -19,6 +19,7 @@ from models import schema
 from models.database import create_engine_from
 from models.errors import ConfigurationError
 from models.redis_keys import RedisKeys
+from models.secret_routes import AllowedHosts
 from models.settings import Settings
 from models.vault import Vault
 from models.waker import Waker
@@ -41,6 +42,11 @@ class Context:
     engine: Engine
     vault: Vault
     waker: Waker | None
+
+    @property
+    def hosts(self) -> AllowedHosts:
+        """Where secrets and tokens may go."""
+        return AllowedHosts(self.settings.allowed_hosts)
 
     @property
     def producer(self) -> Producer:

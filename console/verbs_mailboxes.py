@@ -34,6 +34,7 @@ from models.lane_park import concerned
 from models.lookups import BY_HAND
 from models.mailboxes import MailboxEntry
 from models.redis_keys import RedisKeys
+from models.secret_routes import RouteGuard
 from models.senders import Sender
 from models.tenants import TenantEntry
 from workers import first_token
@@ -105,6 +106,8 @@ def entra(context: Context, sender: Sender) -> Entra:
     return Entra(
         ca_file=TlsContexts(context.settings.ca_file).ca_file(sender.ca_file),
         timeout_seconds=context.settings.lease.request_timeout_seconds,
+        hosts=context.hosts,
+        guard=RouteGuard(context.vault, context.hosts),
     )
 
 

@@ -25,6 +25,7 @@ from models import mailboxes, tenants
 from models.database import write
 from models.errors import ConfigurationError, Conflict, NotFound
 from models.mailboxes import MailboxChanges
+from models.secret_routes import seal_route
 from models.tenants import TenantChanges, TenantEntry, TenantOptions
 
 _REFUSALS = (ConfigurationError, Conflict, NotFound)
@@ -77,7 +78,7 @@ def bring_in(
     for row in rows:
         try:
             with write(context.engine) as conn:
-                done, resumed = _line(conn, row, actor)
+                done, resumed = _line(context, conn, row, actor)
         except _REFUSALS as refusal:
             done, resumed = _bad(row, str(refusal)), {}
         wake(context, resumed)
@@ -96,7 +97,7 @@ def rehearse(
         for row in rows:
             try:
                 with conn.begin_nested():
-                    done, _ = _line(conn, row, actor)
+                    done, _ = _line(context, conn, row, actor)
             except _REFUSALS as refusal:
                 done = _bad(row, str(refusal))
             on_done(done)
@@ -109,23 +110,32 @@ def _bad(row: Row | BadRow, reason: str) -> Done:
     return Done(row.number, row.slug, row.mailbox, Fate.BAD, reason)
 
 
-def _line(conn: Connection, row: Row | BadRow, actor: str) -> tuple[Done, dict[UUID, str]]:
+def _line(
+    context: Context, conn: Connection, row: Row | BadRow, actor: str
+) -> tuple[Done, dict[UUID, str]]:
     if isinstance(row, BadRow):
         return _bad(row, row.reason), {}
-    fate, what, resumed = _tenant(conn, row, actor)
+    fate, what, resumed = _tenant(context, conn, row, actor)
     if row.mailbox is not None:
         fate_of_mailbox, more = _mailbox(conn, row, row.mailbox, actor)
         fate, what = (fate_of_mailbox if fate is Fate.UNCHANGED else fate), what + more
     return Done(row.number, row.slug, row.mailbox, fate, ", ".join(what)), resumed
 
 
-def _tenant(conn: Connection, row: Row, actor: str) -> tuple[Fate, list[str], dict[UUID, str]]:
+def _tenant(
+    context: Context, conn: Connection, row: Row, actor: str
+) -> tuple[Fate, list[str], dict[UUID, str]]:
     try:
         before = tenants.tenant(conn, row.slug)
     except NotFound:
-        verbs_tenants.note_added(conn, actor, _new_tenant(conn, row))
+        entry = _new_tenant(conn, row)
+        seal_route(conn, context.vault, entry, hosts=context.hosts, given=row.tenant.keys())
+        verbs_tenants.note_added(conn, actor, entry)
         return Fate.ADDED, ["tenant"], {}
     after = tenants.edit_tenant(conn, row.slug, **cast("TenantChanges", row.tenant))
+    seal_route(
+        conn, context.vault, after, hosts=context.hosts, before=before, given=row.tenant.keys()
+    )
     changed = [name for name in row.tenant if getattr(before, name) != getattr(after, name)]
     if not changed:
         return Fate.UNCHANGED, [], {}

@@ -18,6 +18,7 @@ from models.app_registrations import App, Credential, Given
 from models.database import write
 from models.errors import ConfigurationError
 from models.mailboxes import Removal
+from models.secret_routes import seal_route
 from models.severity import Severity
 from models.tenants import TenantChanges, TenantEntry, TenantOptions
 
@@ -99,6 +100,7 @@ def add(
         entry = tenants.add_tenant(
             conn, slug=slug, directory_id=directory_id, app=app or slug, **options
         )
+        seal_route(conn, context.vault, entry, hosts=context.hosts, given=options.keys())
         note_added(conn, actor, entry)
         return Changed(entry, apps.app(conn, entry.app), [])
 
@@ -141,7 +143,11 @@ def edit(
     if not changes and credential is None:
         raise ConfigurationError("nothing to change: give at least one option, see --help")
     with write(context.engine) as conn:
+        before = tenants.tenant(conn, slug)
         entry = tenants.edit_tenant(conn, slug, force=force, **changes)
+        seal_route(
+            conn, context.vault, entry, hosts=context.hosts, before=before, given=changes.keys()
+        )
         resumed: dict[UUID, str] = {}
         given = None
         if credential is not None:

@@ -28,6 +28,7 @@ from models.vault import (
     content_context,
     delivery_context,
     grant_context,
+    route_context,
 )
 
 if TYPE_CHECKING:
@@ -97,11 +98,11 @@ class _Place:
 
 
 def _places() -> tuple[_Place, ...]:
-    credentials, grants, links, deliveries, contents = (
+    credentials, grants, links, deliveries, contents, tenants = (
         tables.METADATA.tables[model.__tablename__]
         for model in (
             tables.AppCredential, tables.Grant, tables.ConsentLink, tables.Delivery,
-            tables.ContentPiece,
+            tables.ContentPiece, tables.Tenant,
         )
     )  # fmt: skip
     secret, key = credentials.c.client_secret_encrypted, credentials.c.private_key_encrypted
@@ -109,6 +110,7 @@ def _places() -> tuple[_Place, ...]:
         _Place("app secrets", credentials, secret, app_secret_context),
         _Place("app keys", credentials, key, app_key_context),
         _Place("grants", grants, grants.c.cache_encrypted, grant_context, versioned=True),
+        _Place("tenant addresses", tenants, tenants.c.route_encrypted, route_context),
         _Place("consent links", links, links.c.token_encrypted, consent_token_context),
         _Place("deliveries", deliveries, deliveries.c.payload_encrypted, delivery_context),
         _Place("large contents", contents, contents.c.octets_encrypted, content_context),

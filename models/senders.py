@@ -39,6 +39,7 @@ class Sender:
         connected: Whether there is a grant to send under.
         external_limit: External recipients a day of the tenant; None: they are not counted.
         grant_version: 0 where there is no grant.
+        route_sealed: What vouches for the addresses; see ``secret_routes``.
     """
 
     mailbox_id: UUID
@@ -74,6 +75,7 @@ class Sender:
     grant_kind: str | None
     grant_version: int
     auth_form: AuthForm = AuthForm.DELEGATE
+    route_sealed: bytes | None = None
 
     @property
     def account(self) -> str:
@@ -160,6 +162,7 @@ _JOINED = (
         TENANT.c.smtp_host,
         TENANT.c.smtp_port,
         TENANT.c.ca_file,
+        TENANT.c.route_encrypted,
         TENANT.c.scope,
         TENANT.c.uncertain_policy,
         TENANT.c.max_message_bytes,
@@ -230,6 +233,7 @@ def _sender(row: Any) -> Sender:
         grant_id=row.grant_id,
         grant_kind=row.grant_kind,
         grant_version=row.grant_version or 0,
+        route_sealed=row.route_encrypted,
     )
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 PREFIX = "ALERTPOST_"
 _GROUP = "__"
 _DOTENV = ".env"
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]*[a-z0-9])?")
 _BESIDE_FILE = ("database_url", "redis_url", "secret_keys")
 """Settings that may hold a secret, hence may also come from a file."""
 _UNDISCLOSED = (*_BESIDE_FILE, "public_url")
@@ -143,6 +144,19 @@ def _checked_addresses(values: tuple[str, ...]) -> tuple[str, ...]:
         except ValueError as error:
             raise ValueError(f"one of the addresses {error}") from None
     return values
+
+
+def _hosts(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    hosts = tuple(word.lower() for word in value.replace(",", " ").split())
+    for host in hosts:
+        if not _HOST_NAME.fullmatch(host):
+            raise ValueError(
+                f"{host!r} is no host: give names such as login.example.com, without https:// and "
+                "without a port, separated by commas"
+            )
+    return hosts
 
 
 def _secret_keys(value: object) -> object:
@@ -343,6 +357,8 @@ class Settings(BaseSettings):
     """Where customers reach the consent pages; empty: there are none."""
     ca_file: Annotated[Path | None, AfterValidator(_readable)] = None
     """Certificate authorities to trust instead of the system's, in PEM."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = ()
+    """Hosts that secrets and tokens may go to, beside Microsoft's and this machine itself."""
     operator_mailbox: Annotated[str, AfterValidator(_bare_address)] = ""
     """The mailbox from which the provider is warned; empty: nobody is warned by mail."""
     operator_to: Annotated[

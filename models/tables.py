@@ -110,6 +110,8 @@ class Tenant(SQLModel, table=True):
     """A whole issuer, instead of ``authority``."""
     smtp_host: str | None = Field(default=None, max_length=255)
     smtp_port: int | None = None
+    route_encrypted: bytes | None = Field(default=None, sa_type=LargeBinary)
+    """The addresses as they were given through alertpost, see ``secret_routes``; None: none."""
     ca_file: str | None = Field(default=None, max_length=1000)
     scope: str | None = Field(default=None, max_length=500)
     notify: dict[str, list[str]] = Field(default_factory=dict, sa_type=JSON)

@@ -197,6 +197,11 @@ def app_key_context(credential_id: UUID) -> str:
     return f"app-key:{credential_id}"
 
 
+def route_context(tenant_id: UUID) -> str:
+    """Where the seal over a tenant's addresses belongs."""
+    return f"tenant-route:{tenant_id}"
+
+
 def token_context(mailbox_id: UUID) -> str:
     """Where a mailbox's access token in Redis belongs."""
     return f"token:{mailbox_id}"

@@ -29,6 +29,7 @@ import msal
 from models.app_registrations import Credential
 from models.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from models.scrubbing import scrub_values
+from models.secret_routes import NO_OTHERS, AllowedHosts, RouteGuard
 from models.senders import Sender
 from workers.credential_turns import Proof, ask_in_turn, first_of
 from workers.entra_claims import Consenter, consenter, unnamed
@@ -112,8 +113,16 @@ class _Redeemed:
 class Entra:
     """One client for all tenants that trust the same CA file."""
 
-    def __init__(self, *, ca_file: str, timeout_seconds: float) -> None:
-        self._http = EntraHttp(ca_file=ca_file, timeout_seconds=timeout_seconds)
+    def __init__(
+        self,
+        *,
+        ca_file: str,
+        timeout_seconds: float,
+        hosts: AllowedHosts = NO_OTHERS,
+        guard: RouteGuard | None = None,
+    ) -> None:
+        self._http = EntraHttp(ca_file=ca_file, timeout_seconds=timeout_seconds, hosts=hosts)
+        self._guard = guard
 
     def refresh(
         self, sender: Sender, proof: Proof, cache: str, post_until: float = math.inf
@@ -315,6 +324,8 @@ class Entra:
         store: msal.SerializableTokenCache,
         http: EntraCall,
     ) -> msal.ConfidentialClientApplication:
+        if self._guard is not None:
+            self._guard.check(sender)
         where: dict[str, Any] = (
             {"oidc_authority": _issuer(sender.oidc_authority)}
             if sender.oidc_authority

@@ -28,6 +28,7 @@ from requests.adapters import HTTPAdapter
 
 from models.errors import ConfigurationError, CredentialRejected, TokenUnavailable
 from models.scrubbing import scrub_values
+from models.secret_routes import NO_OTHERS, AllowedHosts
 
 DISCOVERY_SECONDS = 24 * 3600.0
 """How long a tenant's OpenID configuration is remembered; it changes about never."""
@@ -74,9 +75,13 @@ class EntraHttp:
         ca_file: PEM file with the certificates to trust; what the environment says (such as
             REQUESTS_CA_BUNDLE, which ``requests`` would let win) does not count.
         timeout_seconds: For a request with its answer.
+        hosts: Which may be asked, also where a provider's own document names another.
     """
 
-    def __init__(self, *, ca_file: str, timeout_seconds: float) -> None:
+    def __init__(
+        self, *, ca_file: str, timeout_seconds: float, hosts: AllowedHosts = NO_OTHERS
+    ) -> None:
+        self.hosts = hosts
         self.ca_file = ca_file
         self.timeout_seconds = timeout_seconds
         self.discovered: dict[str, tuple[float, Answer]] = {}
@@ -181,6 +186,7 @@ class EntraCall:
     def _ask(self, method: str, url: str, **request: Any) -> Answer:
         self.status = None
         self.refusal = {}
+        self._http.hosts.check(url, what="the sign-in service names the host")
         answer = _without(_send(self._http, method, url, request), self.secrets)
         self.status = answer.status_code
         if answer.status_code == _TOO_MANY_REQUESTS or answer.status_code >= _SERVER_ERROR:

@@ -38,6 +38,7 @@ from models.errors import (
     VaultError,
 )
 from models.redis_keys import RedisKeys
+from models.secret_routes import RouteGuard
 from models.senders import Sender
 from models.settings import LeaseSettings
 from models.vault import Vault, grant_context
@@ -86,6 +87,7 @@ class Lease:
         grant_id: The grant it came from.
         grant_version: The grant's version after it was made.
         fresh: It came from Entra in this very call.
+        tenant_id: As ``Published.tenant_id``.
     """
 
     token: str = field(repr=False)
@@ -95,6 +97,7 @@ class Lease:
     grant_id: UUID
     grant_version: int
     fresh: bool = False
+    tenant_id: str = ""
 
     def serves(self, sender: Sender, *, other_than: str | None, now: float) -> bool:
         """
@@ -106,6 +109,7 @@ class Lease:
         needed = (sender.grant_id or UUID(int=0), sender.grant_version)
         return (
             self.token != other_than
+            and self.tenant_id in {"", str(sender.tenant_id)}
             and (self.grant_id, self.grant_version) >= needed
             and now < self.good_until
         )
@@ -142,7 +146,9 @@ class TokenLeases:
         vault: Vault,
         entra: Callable[[str | None], Entra],
         settings: LeaseSettings,
+        guard: RouteGuard | None = None,
     ) -> None:
+        self._guard = guard
         self._redis = redis
         self._keys = keys
         self._board = LeaseBoard(redis, keys, vault)
@@ -171,9 +177,13 @@ class TokenLeases:
         Raises:
             CredentialRejected: A person has to act.
             TokenUnavailable: Not now.
-            ConfigurationError: The CA file, a key or the scope is wrong.
+            ConfigurationError: The CA file, a key or the scope is wrong, or the tenant's addresses
+                are not those that were given.
             StoreUnavailable: SQL is away.
         """
+        if self._guard is not None:
+            # Before a token is shown to anybody, wherever it comes from.
+            self._guard.check(sender)
         now = time.monotonic()
         copy = self._copies.get(sender.mailbox_id)
         if copy is not None and copy.serves(sender, other_than=rejected, now=now):
@@ -358,6 +368,7 @@ class TokenLeases:
             - min(settings.minimum_left_seconds, lifetime * LARGEST_SHARE_LEFT),
             refresh_at=expires_at - lifetime * max(0.0, 1 - share),
             grant_id=UUID(published.grant_id),
+            tenant_id=published.tenant_id,
             grant_version=published.grant_version,
         )
 
@@ -483,6 +494,7 @@ class TokenLeases:
             lifetime_seconds=tokens.expires_in_seconds,
             grant_id=str(grant.id),
             grant_version=version,
+            tenant_id=str(sender.tenant_id),
         )
         try:
             await self._board.publish(sender.mailbox_id, published, seconds=left_seconds)

@@ -33,12 +33,15 @@ class Published:
     Attributes:
         lifetime_seconds: Of the whole token, from its making.
         grant_id: The grant it came from, and ``grant_version`` after it was made.
+        tenant_id: Whose mailbox it was: a token does not move to another tenant with a row. Empty
+            where whoever published it did not know.
     """
 
     token: str = field(repr=False)
     lifetime_seconds: float
     grant_id: str
     grant_version: int
+    tenant_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from models import lane
 from models.errors import AlertpostError
 from models.presence import Presence
 from models.redis_keys import RedisKeys
+from models.secret_routes import AllowedHosts, RouteGuard
 from models.settings import Settings
 from models.vault import Vault
 from models.waker import Waker
@@ -112,6 +113,8 @@ class Services:
         self.accounts = Accounts(self.recorder)
         self._teacher = Teacher(settings, self._recent)
         self._entra: dict[str, Entra] = {}
+        self._hosts = AllowedHosts(settings.allowed_hosts)
+        guard = self._guard = RouteGuard(self.vault, self._hosts)
         self.leases = TokenLeases(
             redis=self._redis,
             keys=keys,
@@ -119,6 +122,7 @@ class Services:
             vault=self.vault,
             entra=self.entra,
             settings=settings.lease,
+            guard=guard,
         )
         self._waker = Waker(settings.redis_url, keys)
         self.connections = Connections(
@@ -191,7 +195,10 @@ class Services:
         client = self._entra.get(path)
         if client is None:
             client = self._entra[path] = Entra(
-                ca_file=path, timeout_seconds=self.settings.lease.request_timeout_seconds
+                ca_file=path,
+                timeout_seconds=self.settings.lease.request_timeout_seconds,
+                hosts=self._hosts,
+                guard=self._guard,
             )
         return client
 

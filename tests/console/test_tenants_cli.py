@@ -324,3 +324,22 @@ def test_causes_are_rules_that_exist() -> None:
     assert park_causes.cured_by_settings() <= known
     assert oauth_rules.GRANT_REFUSED.rule in park_causes.cured_by_consent()
     assert {rule.verdict.rule for rule in reply_rules.RULES} & park_causes.cured_by_settings()
+
+
+def test_a_foreign_host_needs_leave_in_the_settings(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The door says which host and which setting; with leave it is sealed and taken."""
+    cli.add_tenant()
+    refused = cli("tenants", "edit", "contoso", "--smtp-host", "mail.example")
+    monkeypatch.setenv("ALERTPOST_ALLOWED_HOSTS", "id.example, Mail.Example")
+    taken = cli("tenants", "edit", "contoso", "--smtp-host", "mail.example")
+    monkeypatch.setenv("ALERTPOST_ALLOWED_HOSTS", "https://id.example")
+    misspelt = cli("status")
+
+    assert refused.code == 2
+    assert "'mail.example'" in refused.err
+    assert "ALERTPOST_ALLOWED_HOSTS" in refused.err
+    assert taken.code == 0, taken.err
+    assert misspelt.code == 2
+    assert "without https://" in misspelt.err

@@ -106,7 +106,7 @@ def test_everything_moves_to_the_new_key(engine: Engine) -> None:
 
     assert report.resealed == {
         "app secrets": 1, "app keys": 1, "grants": 1, "consent links": 0, "deliveries": 7,
-        "large contents": 0,
+        "large contents": 0, "tenant addresses": 0,
     }  # fmt: skip
     assert report.complete
     assert report.unreadable == ()
@@ -174,7 +174,7 @@ def test_what_no_key_opens_stays(engine: Engine) -> None:
     assert report.resealed["deliveries"] == 2
     assert report.left == {
         "app secrets": 0, "app keys": 0, "grants": 0, "consent links": 0, "deliveries": 1,
-        "large contents": 0,
+        "large contents": 0, "tenant addresses": 0,
     }  # fmt: skip
     assert not report.complete
     (unreadable,) = report.unreadable
