@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,8 @@ from models.settings import Settings
 from models.tenants import TenantEntry
 from models.vault import Vault
 
-LASTS = timedelta(days=90)
+LASTS = timedelta(days=14)
+"""How long an address that was given out leads back to us: an administrator may be on leave."""
 _CONTEXT = "admin-consent"
 _LONGEST = 1024
 
@@ -37,10 +39,12 @@ class Asked:
     Attributes:
         tenant_slug: For which tenant.
         link_id: The consent link on whose page it was; None: from the command line.
+        mark: Tells the address that was given out from every other one; empty before it is.
     """
 
     tenant_slug: str
     link_id: UUID | None
+    mark: str = ""
 
 
 def address_for_tenant(
@@ -107,7 +111,8 @@ def read_state(vault: Vault, state: str) -> Asked | None:
     if datetime.fromisoformat(inside["until"]) <= datetime.now(UTC):
         return None
     link = inside["link"]
-    return Asked(inside["tenant"], None if link is None else UUID(link))
+    mark = hashlib.sha256(sealed).hexdigest()[:16]
+    return Asked(inside["tenant"], None if link is None else UUID(link), mark)
 
 
 def _address(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from console.consent_pages.listening import listen
+from console.data_dir import DataDir
 from console.embedded_redis import EmbeddedRedis
 from console.supervisor import Child
 from models.errors import ConfigurationError
@@ -194,8 +195,10 @@ def _filled_in(given: Settings, settings: Settings) -> dict[str, str]:
     if not given.redis_url:
         environment["ALERTPOST_REDIS_URL"] = settings.redis_url
     if not given.secret_keys:
-        keys = (key.get_secret_value() for key in settings.secret_keys)
-        environment["ALERTPOST_SECRET_KEYS"] = ",".join(keys)
+        # The file and not the key: an environment is shown to whoever may look at the process,
+        # ends in crash reports, and is inherited by all that it starts.
+        key_file = DataDir(settings.data_dir).key_file
+        environment["ALERTPOST_SECRET_KEYS_FILE"] = str(key_file.absolute())
     return environment
 
 

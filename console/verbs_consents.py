@@ -6,8 +6,10 @@ Whoever has the link is let in, so it is asked again at each step whether the li
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -18,7 +20,8 @@ from console.context import Context
 from console.public_address import callback_address, consent_address
 from console.refusals import Explanation, explanation
 from console.verbs_mailboxes import Connected, note
-from models import audit, consent_links, grants, mailboxes, senders, sign_ins, tenants
+from models import audit, consent_links, database, grants, mailboxes, senders, sign_ins, tenants
+from models.audit import AuditFilter
 from models.consent_links import Link, Standing
 from models.database import read, write
 from models.errors import (
@@ -32,6 +35,7 @@ from models.errors import (
 from models.mailboxes import MailboxEntry
 from models.senders import Sender
 from models.sign_ins import SignIn, Unusable
+from models.tenants import TenantEntry
 from workers.credential_turns import record_now
 from workers.verdict import Remedy
 
@@ -39,6 +43,13 @@ ACTOR = "web:consent-link"
 """In the audit trail: somebody who had the link; who consented is in the entry's detail."""
 
 _LONGEST_STATE = 1024
+
+_ADMIN_ENTRIES = 10
+"""So many returns of each kind are written down of a tenant in a day, however many there are."""
+
+_ADMIN_REFUSED = "The administrator's consent was not given, or was given for another directory."
+_DIRECTORY = re.compile(r"[0-9a-f-]{36}|[a-z0-9.-]{1,100}")
+_ERROR = re.compile(r"[a-z_]{1,50}")
 
 
 class TooManySignIns(AlertpostError):  # noqa: N818 - reads as what it is
@@ -262,26 +273,55 @@ def _admin_returned(
         except NotFound:
             return Dead(None)
         refusal = _admin_refusal(tenant.directory_id, callback)
-        entry = audit.Entry(
-            actor=ACTOR,
-            action="admin-consent" if not refusal else "admin-consent-refused",
-            subject_kind="tenant",
-            subject=tenant.slug,
-            reason=refusal or None,
-            detail={
-                "directory": callback.get("tenant", "")[:100],
-                "scope": callback.get("scope", "")[:500],
-            },
-        )
-        # A page that is loaded again is no second consent.
-        last = audit.entries(conn, subject_kind="tenant", subject=tenant.slug, limit=1)
-        if not last or last[0].entry != entry:
-            audit.write(conn, entry)
+        _record_admin(conn, tenant, asked, callback, refusal)
         link = consent_links.by_id(conn, asked.link_id) if asked.link_id else None
         holds = link is not None and link.standing is Standing.HOLDS
         token = consent_links.token_of(conn, context.vault, link.id) if link and holds else None
     again = consent_address(context.settings, token) if token else None
     return AdminReturned(tenant.name or tenant.slug, refusal, again)
+
+
+def _record_admin(
+    conn: Connection,
+    tenant: TenantEntry,
+    asked: admin_consent.Asked,
+    callback: Mapping[str, str],
+    refusal: str,
+) -> None:
+    """
+    Write into the audit trail what an administrator brought back.
+
+    Once for each address that was given out and each way it can end: whoever has the address may
+    call it as often as they like, and may put into it what they like.
+    """
+    action = "admin-consent-refused" if refusal else "admin-consent"
+    told = AuditFilter(action=action, subject_kind="tenant", subject=tenant.slug)
+    known = audit.find(conn, told, limit=_ADMIN_ENTRIES)
+    if any(row.entry.detail.get("asked") == asked.mark for row in known):
+        return
+    if len(known) == _ADMIN_ENTRIES and known[-1].at > database.now(conn) - timedelta(days=1):
+        return
+    directory = callback.get("tenant", "").lower()
+    audit.write(
+        conn,
+        audit.Entry(
+            actor=ACTOR,
+            action=action,
+            subject_kind="tenant",
+            subject=tenant.slug,
+            # Our own words; of the caller's only a code that has the form of one.
+            reason=_ADMIN_REFUSED if refusal else None,
+            detail={
+                "asked": asked.mark,
+                "directory": directory if _DIRECTORY.fullmatch(directory) else "",
+                "error": _word(callback.get("error", "")),
+            },
+        ),
+    )
+
+
+def _word(text: str) -> str:
+    return text if _ERROR.fullmatch(text) else ""
 
 
 def _admin_refusal(directory_id: str, callback: Mapping[str, str]) -> str:

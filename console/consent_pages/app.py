@@ -30,6 +30,7 @@ from console.consent import CALLBACK_PATH
 from console.consent_pages.edges import (
     LARGEST_FORM,
     BodyTooLarge,
+    BodyTooSlow,
     Edges,
     answer,
     read_body,
@@ -66,6 +67,9 @@ def build_app(context: Context) -> ASGIApp:
     async def too_large(_request: Request, _error: Exception) -> Response:
         return answer(pages.wrong_request(413))
 
+    async def too_slow(_request: Request, _error: Exception) -> Response:
+        return answer(pages.wrong_request(408))
+
     async def fault(_request: Request, _error: Exception) -> Response:
         return answer(pages.trouble(500))
 
@@ -75,9 +79,16 @@ def build_app(context: Context) -> ASGIApp:
             Route(f"{prefix}{CONSENT_PATH}{{token}}", routes.link, methods=["GET", "POST"]),
             Route(f"{prefix}{CALLBACK_PATH}", routes.callback, methods=["GET", "POST"]),
         ],
-        exception_handlers={HTTPException: other, BodyTooLarge: too_large, Exception: fault},
+        exception_handlers={
+            HTTPException: other,
+            BodyTooLarge: too_large,
+            BodyTooSlow: too_slow,
+            Exception: fault,
+        },
     )
-    return Edges(app)
+    busy = answer(pages.trouble(503))
+    busy.headers["Retry-After"] = "5"
+    return Edges(app, busy=busy, always=HEALTH_PATH)
 
 
 class _Routes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import structlog
@@ -33,18 +34,27 @@ class BodyTooLarge(Exception):  # noqa: N818 - reads as what it is
     """A request brings more than any browser has to say here."""
 
 
+class BodyTooSlow(Exception):  # noqa: N818 - as above
+    """A request takes too long to say what it has to say."""
+
+
 async def read_body(request: Request) -> bytes:
     """
     Read a request's body.
 
     Raises:
         BodyTooLarge: It is longer than ``LARGEST_FORM``.
+        BodyTooSlow: It is not there after ``BODY_SECONDS``.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_FORM:
-            raise BodyTooLarge
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LARGEST_FORM:
+                    raise BodyTooLarge
+    except TimeoutError:
+        raise BodyTooSlow from None
     return bytes(body)
 
 
@@ -53,21 +63,43 @@ def answer(page: Page) -> Response:
     return HTMLResponse(page.html, status_code=page.status)
 
 
+AT_ONCE = 200
+"""Requests in hand; more are told to come again. Forty of them can wait for Entra at a time."""
+
+BODY_SECONDS = 10.0
+"""For a request's body: a browser sends its form at once."""
+
+
 class Edges:
     """
     Stands around the application.
 
     Args:
         app: What answers, faults included.
+        busy: Answers in its place where too many requests are in hand.
+        always: A path that is answered however many there are.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, busy: Response, always: str) -> None:
         self._app = app
+        self._busy = busy
+        self._always = always
+        self._in_hand = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
+        self._in_hand += 1
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self._in_hand -= 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app: ASGIApp = self._app
+        if self._in_hand > AT_ONCE and scope["path"] != self._always:
+            app = self._busy
         begun = time.monotonic()
         status: int | None = None
 
@@ -94,7 +126,7 @@ class Edges:
             await send(message)
 
         try:
-            await self._app(scope, receive, guarded)
+            await app(scope, receive, guarded)
         except Exception:
             # Whoever asked has their answer already, which tells nothing of this.
             log.exception("consent_page_failed", page=_page_name(scope))

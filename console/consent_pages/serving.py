@@ -12,12 +12,10 @@ import structlog
 import uvicorn
 
 from console.consent_pages.app import build_app
+from console.consent_pages.connections import HEAD_SECONDS, Crowd, protocol_of
 from console.context import Context
 
 log = structlog.get_logger()
-
-_AT_ONCE = 200
-"""Requests in hand; more are told to come again. Forty of them can wait for Entra at a time."""
 
 _TICK_SECONDS = 1.0
 _GRACE_SECONDS = 20
@@ -35,11 +33,20 @@ def serve(context: Context, listener: socket.socket) -> None:
     asyncio.run(_Server(config_for(context)).run_until_stopped(listener))
 
 
-def config_for(context: Context) -> uvicorn.Config:
-    """Say how the pages are served."""
+def config_for(
+    context: Context, *, crowd: Crowd | None = None, head_seconds: float = HEAD_SECONDS
+) -> uvicorn.Config:
+    """
+    Say how the pages are served.
+
+    Args:
+        context: Open resources.
+        crowd: Bounds the connections; None: the usual ones.
+        head_seconds: How long a request's head may take.
+    """
     return uvicorn.Config(
         build_app(context),
-        http="h11",
+        http=protocol_of(crowd or Crowd(), head_seconds=head_seconds),
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -48,7 +55,6 @@ def config_for(context: Context) -> uvicorn.Config:
         # Nothing is decided by where a request seems to come from.
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=_AT_ONCE,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

@@ -167,9 +167,9 @@ def add_tenants(context: Context, sandbox: SandboxServer) -> None:
 
 
 @contextmanager
-def served(context: Context, listener: socket.socket) -> Iterator[None]:
-    """Serve the pages from a thread."""
-    server = uvicorn.Server(config_for(context))
+def served(context: Context, listener: socket.socket, **how: Any) -> Iterator[None]:
+    """Serve the pages from a thread; ``how`` goes to ``config_for``."""
+    server = uvicorn.Server(config_for(context, **how))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

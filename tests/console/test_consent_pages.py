@@ -225,6 +225,31 @@ def test_what_an_administrator_brings_back_may_be_forged(
 
 
 @SQLITE
+def test_the_audit_trail_is_no_guest_book(hosted: Hosted) -> None:
+    """Whoever has an address of ours may call it for ever: that writes one entry, in our words."""
+    link = hosted.link()
+
+    def call(number: int, back: dict[str, str]) -> None:
+        text = {"error": f"chosen {number}", "error_description": f"chosen text {number}",
+                "scope": f"chosen scope {number}", "tenant": f"chosen/{number}"}  # fmt: skip
+        assert hosted.get("/oauth/callback", params=back | text).status_code == 403
+
+    (address,) = [one for one in hrefs(hosted.get(link)) if "adminconsent" in one]
+    back = hosted.sign_in(address, ADMIN)
+    for number in range(5):
+        call(number, back)
+    once = [entry for entry in hosted.trail() if entry.action == "admin-consent-refused"]
+    for number in range(12):
+        (address,) = [one for one in hrefs(hosted.get(link)) if "adminconsent" in one]
+        call(number, hosted.sign_in(address, ADMIN))
+    often = [entry for entry in hosted.trail() if entry.action == "admin-consent-refused"]
+
+    assert len(once) == 1
+    assert len(often) == 10
+    assert "chosen" not in str(often)
+
+
+@SQLITE
 def test_a_sign_in_service_that_is_away(hosted: Hosted, sandbox_thread: SandboxThread) -> None:
     """Nothing is begun, and the page says to come again."""
     link = hosted.link()
