@@ -15,6 +15,7 @@ from models.operator_mailbox import OperatorMailbox
 from models.overview import Overview
 from models.standings import READY, Held
 from workers.cures import cure_of
+from workers.faults import VISIT_FAILED
 
 NEEDS_A_PERSON = 7
 """Exit code of ``status`` and ``expiries``: it ran, and somebody has to act."""
@@ -32,6 +33,8 @@ class Matter(StrEnum):
     DEAD_LETTERS = "dead-letters"
     NO_WORKER = "no-worker"
     WARNINGS = "warnings"
+    HELD_UP = "held-up"
+    """It goes on by itself, but not well without a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,12 @@ def _held(seen: Overview) -> Iterator[Concern]:
         are = "is" if len(held.mailboxes) == 1 else "are"
         if held.standing == "parked" and held.reason != BY_HAND:
             yield Concern(Matter.PARKED, f"{boxes} {are} parked: {held.reason}", command_of(held))
+        if held.standing == "paused" and held.reason == VISIT_FAILED:
+            yield Concern(
+                Matter.HELD_UP,
+                f"{boxes} {are} paused because visits fail by a fault of ours: {held.reason}",
+                f"alertpost mailboxes show {held.mailboxes[0]}",
+            )
         needed = [address for address in held.mailboxes if address in waiting_at]
         if held.standing == "not connected" and needed:
             are = "is" if len(needed) == 1 else "are"

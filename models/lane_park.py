@@ -20,6 +20,7 @@ from sqlalchemy import (
     update,
 )
 
+from models.batches import plain
 from models.clock import utc_after, utc_now
 from models.errors import NotFound
 from models.lookups import REMOVED
@@ -93,7 +94,7 @@ def park(
             park_scope=scope,
             park_meaning=meaning,
             park_next_step=next_step,
-            park_answer=answer.replace("\x00", ""),
+            park_answer=plain(answer),
             probe_at=probe_at,
         )
     )

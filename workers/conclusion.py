@@ -14,6 +14,7 @@ from models.quota import Spent
 from models.senders import Sender
 from models.settings import RetrySettings
 from models.stages import Stage
+from workers.faults import VISIT_FAILED
 from workers.oauth_errors import classify_oauth
 from workers.replies import classify, classify_failure
 from workers.reply_rule import parse_enhanced
@@ -304,6 +305,40 @@ def accepted(
     )
 
 
+def faulted(
+    delivery: Claimed,
+    claimed_by: str,
+    failed: SubmissionFailed,
+    *,
+    worker: str,
+    retry: RetrySettings,
+) -> Outcome:
+    """
+    Shape what is recorded of a refusal from which, by a fault of ours, nothing was concluded.
+
+    It counts: what was tried and refused must not be tried for ever.
+    """
+    last = delivery.attempts + 1 >= retry.max_attempts
+    return Outcome(
+        delivery_id=delivery.id,
+        mailbox_id=delivery.mailbox_id,
+        claimed_by=claimed_by,
+        transition=GIVE_UP if last else RETRY,
+        delay_seconds=None if last else retry.first_seconds * 2.0**delivery.attempts,
+        counted=True,
+        reason=VISIT_FAILED,
+        attempt=AttemptRecord(
+            stage=failed.stage,
+            rule=VISIT_FAILED,
+            reply_code=failed.reply_code,
+            enhanced_code=enhanced_code(failed.reply_text),
+            reply_text=failed.reply_text,
+            worker=worker,
+            took_permit=True,
+        ),
+    )
+
+
 def expired(delivery: Claimed, claimed_by: str) -> Outcome:
     """Shape what is recorded of a claim whose time was over before it could be sent."""
     return Outcome(
@@ -323,6 +358,7 @@ def enhanced_code(text: str) -> str | None:
 
 __all__ = [
     "ACCEPTED_RULE", "DEFERRED_RULE", "FINAL_FOR_RECIPIENT", "SESSION_STAGES", "Park", "Pause",
-    "Repeated", "accepted", "decide", "enhanced_code", "expired", "failed_outcome", "judge",
+    "Repeated", "accepted", "decide", "enhanced_code", "expired", "failed_outcome", "faulted",
+    "judge",
     "misconfigured", "token_unavailable",
 ]  # fmt: skip

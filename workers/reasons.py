@@ -8,6 +8,7 @@ from functools import cache
 
 from models.quota import EXTERNAL, RECIPIENTS
 from workers import oauth_rules, reply_rules
+from workers.faults import VISIT_FAILED
 from workers.verdict import Remedy, Verdict
 
 
@@ -46,6 +47,13 @@ _OWN = {
     ),
     "token-unavailable": Meaning(
         "No access token could be had.", "Nothing to do; it is asked for again after a pause."
+    ),
+    VISIT_FAILED: Meaning(
+        "Visits to its mailbox end by a fault of ours, so they keep a growing distance; nothing is "
+        "lost.",
+        "Look for visit_failed in the workers' logs and report it with these lines; it goes on "
+        "by itself once the fault is gone.",
+        Remedy.REPORT_BUG,
     ),
     "misconfigured": Meaning(
         "The set-up of its mailbox cannot work.", "Mend it with `alertpost tenants edit`."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -193,6 +194,15 @@ class Services:
         with suppress(redis.RedisError):
             await self._redis.delete(self._keys.wake(mailbox_id, critical=critical))
         await self.wake(mailbox_id, critical=critical)
+
+    async def put_off(self, mailbox_id: UUID, *, seconds: float) -> None:
+        """Answer the wake-ups of a lane that must not be looked at now: later, all in one."""
+        # While their keys are set, none would be sent when the time has come.
+        with suppress(redis.RedisError):
+            await self._redis.delete(
+                *(self._keys.wake(mailbox_id, critical=critical) for critical in (False, True))
+            )
+        await self.timer.set(mailbox_id, math.ceil(seconds * 1000))
 
     async def wake_many(self, mailboxes: Sequence[tuple[UUID, bool]]) -> None:
         """Wake several lanes, each with whether something critical waits there."""

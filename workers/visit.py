@@ -8,7 +8,8 @@ A visit: what a worker does on a wake-up, from the slot to the last mail.
 Mails go strictly in the order of the claims, one at a time, and the outcome of one is committed
 before the next is submitted. So if this process dies, the first unsettled claim is the one mail
 whose fate is in doubt; the sweep relies on that. A visit that is cut short or meets a fault of ours
-leaves that one to the sweep as well: it is uncertain, and the third time dead.
+leaves that one to the sweep as well if its submission had begun: it is uncertain, and the third
+time dead. Whatever was not begun is given back as it was.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from models.auth_forms import AuthForm
     from models.quota import Spent
     from models.senders import Sender
+    from workers.faults import Rest
     from workers.pacing import Entry
     from workers.services import Services
     from workers.visits import Visits
@@ -154,7 +156,14 @@ class Visit:
         self._alarm_at: float | None = None
         self._clock_ahead = timedelta(0)
         self._accepted_domains: frozenset[str] | None = None
-        self._broken = False
+        self.rest: Rest | None = None
+        """How long to leave the mailbox alone, because this visit ended by a fault of ours."""
+        self.owes_a_rest = False
+        """Whether an answer's consequence could not be recorded: nobody may ask again at once."""
+        # Of the first claim: whether it may be out, and how it was refused if it surely is not.
+        self._went_out = False
+        self._in_doubt = False
+        self._refused: SubmissionFailed | None = None
         # Until when, on the monotonic clock, claims and slot are certainly still ours.
         self._submitting = False
         self._claims_until = 0.0
@@ -218,10 +227,13 @@ class Visit:
             end = halt.end
         except (PacingUnavailable, StoreUnavailable) as away:
             log.warning("visit_away", mailbox_id=str(self.mailbox_id), reason=str(away)[:200])
-        except BaseException:
-            self._broken = True
+        except Exception:
+            self.owes_a_rest = True
             raise
         finally:
+            if self.owes_a_rest:
+                # Before anything is given back: that wakes the lane.
+                self.rest = self._visits.faults.note(self.mailbox_id)
             # A cancelled visit still has to give back what it holds.
             await asyncio.shield(self._close(end))
         return end
@@ -432,15 +444,17 @@ class Visit:
             self._alarm_in(0)
             raise _Halt(VisitEnd.AWAY)
         started = time.perf_counter()
-        self._submitting = True
+        self._submitting = self._in_doubt = True
         try:
             submitted = await session.submit(envelope, may_send=self._may_send)
         except SubmissionFailed as failed:
             self._submitting = False
+            self._in_doubt = failed.stage == Stage.BODY and failed.reply_code is None
             if self._wants_new_connection(delivery, session, failed):
                 # The next turn sends it over that.
                 self._drop_session()
                 return
+            self._refused = failed
             seconds = time.perf_counter() - started
             await self._fail(delivery, failed, seconds=seconds, took_permit=True)
         else:
@@ -477,6 +491,9 @@ class Visit:
         tries = 0
         while True:
             started = time.perf_counter()
+            if self._visits.faults.seconds_left(self.mailbox_id):
+                # Another visit of this process just found out: ask for nothing meanwhile.
+                raise _Halt(VisitEnd.NOT_READY)
             lease = await self._lease(delivery, rejected)
             self._keep_to_slot()
             try:
@@ -717,6 +734,7 @@ class Visit:
                 duration_ms=round(seconds * 1000, 1),
             )
         await self._settle(delivery, outcome)
+        self._went_out = True
         if seconds > SLOW_SECONDS:
             await self._share_out(seconds)
         sender = self._sender
@@ -771,6 +789,7 @@ class Visit:
         services = self._services
         assert self._sender is not None
         sender = self._sender
+        self.owes_a_rest = True
         repeated = await self._repeated(delivery, verdict, failed)
         now = self._now()
         step = conclusion.decide(
@@ -812,11 +831,14 @@ class Visit:
         if isinstance(step, conclusion.Pause):
             await self._settled()
             await self._pause(step)
+            self.owes_a_rest = False
             raise _Halt(VisitEnd.HALTED)
         if isinstance(step, conclusion.Park):
             await self._settled()
             await self._park(step, failed, now=now)
+            self.owes_a_rest = False
             raise _Halt(VisitEnd.HALTED)
+        self.owes_a_rest = False
 
     async def _repeated(
         self, delivery: lane.Claimed, verdict: Verdict, failed: SubmissionFailed
@@ -841,6 +863,7 @@ class Visit:
         assert self._claims
         assert self._claims[0] is delivery
         self._claims.popleft()
+        self._in_doubt, self._refused = False, None
         self.moved_at = time.monotonic()
         self._settling = self._services.recorder.settle(outcome)
         if outcome.transition is RETRY:
@@ -858,6 +881,8 @@ class Visit:
         retry_seconds, self._retry_seconds = self._retry_seconds, None
         if settling is not None:
             await settling
+            if self._went_out:
+                self._visits.faults.forget(self.mailbox_id)
         if retry_seconds is not None:
             # It is due so long after its commit: counted from before it the alarm would be early,
             # find nothing due, and be lost.
@@ -958,11 +983,24 @@ class Visit:
 
     async def _give_back(self) -> bool:
         """Return what was not sent; False where claims are left to expire, for the sweep."""
-        left = self._broken and bool(self._claims)
+        left = self._in_doubt and bool(self._claims)
         if left:
             self._claims.popleft()
         try:
             await self._settled()
+            if self._refused is not None and self._claims:
+                delivery, worker = self._claims[0], self._services.worker
+                await self._settle(
+                    delivery,
+                    conclusion.faulted(
+                        delivery,
+                        self._visit_id,
+                        self._refused,
+                        worker=worker,
+                        retry=self._services.settings.retry,
+                    ),
+                )
+                await self._settled()
             if self._claims:
                 ids = [claimed.id for claimed in self._claims]
                 self._claims.clear()
