@@ -98,6 +98,8 @@ def _plain(senders: Sequence[Sender | None]) -> list[int]:
             sender is not None
             and sender.connected
             and sender.parked_at is None
+            # After a pause one mail tries first, and it is chosen.
+            and not sender.pause_count
             and sender.pause_reason != RECIPIENTS
             and sender.external_limit is None
             # Of one account, one after the other: what the first takes counts for the second.
@@ -142,15 +144,18 @@ def _alone(
     probing = sender.parked_at is not None and take_probe(
         conn, mailbox_id=wish.mailbox_id, again_seconds=PROBE_SECONDS
     )
+    # Whether a lane goes again is not asked with the mail that stopped it, if there is another.
+    careful = probing or sender.pause_count > 0
     granted = claim_within(
         conn,
         sender=sender,
         limits=limits,
         claimed_by=wish.claimed_by,
-        limit=1 if probing else wish.limit,
+        limit=1 if careful else wish.limit,
         lease_seconds=lease_seconds,
         only_critical=wish.only_critical,
         probing=probing,
+        careful=careful,
     )
     if probing and not granted.claims:
         leave_probe(conn, mailbox_id=wish.mailbox_id)

@@ -357,8 +357,7 @@ def enhanced_code(text: str) -> str | None:
 
 
 __all__ = [
-    "ACCEPTED_RULE", "DEFERRED_RULE", "FINAL_FOR_RECIPIENT", "SESSION_STAGES", "Park", "Pause",
-    "Repeated", "accepted", "decide", "enhanced_code", "expired", "failed_outcome", "faulted",
-    "judge",
-    "misconfigured", "token_unavailable",
+    "ACCEPTED_RULE", "DEFERRED_RULE", "FINAL_FOR_RECIPIENT", "SESSION_STAGES", "NextStep", "Park",
+    "Pause", "Repeated", "accepted", "decide", "enhanced_code", "expired", "failed_outcome",
+    "faulted", "judge", "misconfigured", "token_unavailable",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from models.quota import EXTERNAL, RECIPIENTS
-from workers import oauth_rules, reply_rules
+from workers import oauth_rules, reply_rules, weighing
 from workers.faults import VISIT_FAILED
 from workers.verdict import Remedy, Verdict
 
@@ -100,7 +100,7 @@ def _verdicts() -> Iterator[Verdict]:
     yield from reply_rules.FAILURES.values()
     yield from oauth_rules.CODES.values()
     # What the tables fall back to stands beside them under a name each.
-    for module in (reply_rules, oauth_rules):
+    for module in (reply_rules, oauth_rules, weighing):
         yield from (value for value in vars(module).values() if isinstance(value, Verdict))
     yield from oauth_rules.ERRORS.values()
 

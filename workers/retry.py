@@ -47,6 +47,10 @@ class RetryPolicy:
 
 DEFAULT_POLICY = RetryPolicy()
 
+PROBE_GROWS = 12
+LONGEST_PROBE_SECONDS = 86_400.0
+"""Probes double their distance up to so many times the first, but not beyond a day."""
+
 
 class Cause(StrEnum):
     """Why a delivery is given up."""
@@ -222,12 +226,18 @@ def escalated(verdict: Verdict, *, repeats: int, elapsed: timedelta) -> Verdict:
 
 
 def _park(verdict: Verdict, *, now: datetime, park_count: int) -> Park:
+    """Let probes come at a growing distance, but to the verdict's own second one."""
     assert verdict.scope is not None
     seconds = verdict.probe_after_seconds
+    if seconds is None:
+        return Park(verdict=verdict, scope=verdict.scope, probe_at=None)
+    doublings = park_count
     if park_count > 0 and verdict.probe_again_seconds is not None:
-        seconds = verdict.probe_again_seconds
-    probe_at = None if seconds is None else now + timedelta(seconds=seconds)
-    return Park(verdict=verdict, scope=verdict.scope, probe_at=probe_at)
+        seconds, doublings = verdict.probe_again_seconds, park_count - 1
+    longest = max(seconds, min(PROBE_GROWS * seconds, LONGEST_PROBE_SECONDS))
+    return Park(
+        verdict=verdict, scope=verdict.scope, probe_at=now + _grown((seconds, longest), doublings)
+    )
 
 
 def _exhausted(

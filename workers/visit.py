@@ -43,12 +43,13 @@ from models.errors import (
 )
 from models.lane_park import concerned
 from models.lifecycle import GIVE_UP, RETRY
+from models.mail_evidence import evidence
 from models.quota import RECIPIENTS, charge
 from models.repeats import repeats
 from models.severity import Severity
 from models.stages import Stage
 from models.vault import delivery_context
-from workers import conclusion
+from workers import conclusion, weighing
 from workers.compose import compose
 from workers.connections import TEND_SECONDS
 from workers.lease import Lease
@@ -456,7 +457,7 @@ class Visit:
                 return
             self._refused = failed
             seconds = time.perf_counter() - started
-            await self._fail(delivery, failed, seconds=seconds, took_permit=True)
+            await self._fail(delivery, failed, seconds=seconds, took_permit=True, envelope=envelope)
         else:
             self._submitting = False
             await self._accepted(
@@ -761,14 +762,18 @@ class Visit:
         *,
         seconds: float,
         took_permit: bool,
+        envelope: Envelope | None = None,
     ) -> None:
         verdict = conclusion.judge(failed, fresh_token=False)
         if self._session is not None and not self._session.usable:
             self._drop_session()
         other = await self._may_sign_in_as_mailbox(verdict)
+        assert self._sender is not None
         await self._conclude(
             delivery,
-            SIGNED_IN_AS_MAILBOX if other else verdict,
+            SIGNED_IN_AS_MAILBOX
+            if other
+            else weighing.in_context(verdict, failed, self._sender, envelope),
             failed,
             seconds=seconds,
             took_permit=took_permit,
@@ -801,6 +806,8 @@ class Visit:
             now=now,
             repeated=repeated,
         )
+        if weighing.needs_evidence(step, failed.stage):
+            step = await self._weigh(delivery, verdict, step, now=now)
         outcome = conclusion.failed_outcome(
             delivery,
             self._visit_id,
@@ -846,7 +853,8 @@ class Visit:
         """Count the same answers in a row, where the verdict changes with their number."""
         if verdict.limit is None:
             return conclusion.Repeated()
-        whole_mailbox = failed.stage in conclusion.SESSION_STAGES
+        # Also what holds the whole mailbox: after a pause another mail tries, if there is one.
+        whole_mailbox = failed.stage in conclusion.SESSION_STAGES or verdict.scope is not None
         count, elapsed = await self._services.recorder.run(
             partial(
                 repeats,
@@ -856,6 +864,32 @@ class Visit:
             )
         )
         return conclusion.Repeated(times=count + 1, elapsed=elapsed)
+
+    async def _weigh(
+        self,
+        delivery: lane.Claimed,
+        verdict: Verdict,
+        step: conclusion.NextStep,
+        *,
+        now: datetime,
+    ) -> conclusion.NextStep:
+        """Ask what the server did with this mail before, and with others since."""
+        found = await self._services.recorder.run(
+            partial(
+                evidence,
+                delivery_id=delivery.id,
+                mailbox_id=self.mailbox_id,
+                rules=weighing.rules_of(verdict, step),
+            )
+        )
+        return weighing.weigh(
+            step,
+            found,
+            others_in_hand=len(self._claims) > 1,
+            attempts=delivery.attempts,
+            retry=self._services.settings.retry,
+            now=now,
+        )
 
     async def _settle(self, delivery: lane.Claimed, outcome: lane.Outcome) -> None:
         """Hand the outcome to the recorder; the commit is awaited before the next mail."""

@@ -35,7 +35,7 @@ from workers.retry import (
     escalated,
     next_step,
 )
-from workers.verdict import Action, Scope, Verdict, retry_soon
+from workers.verdict import Action, Remedy, Scope, Verdict, park, retry_soon
 
 NOW = datetime(2026, 11, 20, 8, 15, 42, tzinfo=UTC)
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
@@ -189,6 +189,27 @@ def test_parks_probe_by_themselves_or_not():
 
     assert step(off) == Park(verdict=off, scope=Scope.MAILBOX, probe_at=NOW + 600 * SECOND)
     assert step(lost) == Park(verdict=lost, scope=Scope.MAILBOX, probe_at=None)
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "expected"),
+    [
+        (600, 1, 1200),
+        (600, 3, 4800),
+        (600, 4, 7200),
+        (600, 10_000, 7200),
+        (3600, 1, 7200),
+        (3600, 4, 43_200),
+        (21_600, 1, 43_200),
+        (21_600, 2, 86_400),
+        (86_400, 9, 86_400),
+    ],
+)
+def test_probes_keep_a_growing_distance(first: float, count: int, expected: float):
+    """Each that fails makes the next one dearer, up to twelve times the first or a day."""
+    off = park("off", Scope.MAILBOX, Remedy.ADMIN_SETTING, "It is off.", "Do it.", probe=first)
+
+    assert step(off, park_count=count).probe_at == NOW + expected * SECOND
 
 
 def test_spam_is_probed_after_an_hour_and_then_daily():
