@@ -34,6 +34,7 @@ from workers.retry import (
     next_step,
 )
 from workers.smtp_session import Submitted
+from workers.splitting import SPLIT_RULE
 from workers.verdict import Action, Remedy, Scope, Verdict, park, throttle
 
 SESSION_STAGES = frozenset({Stage.TOKEN, Stage.CONNECT, Stage.STARTTLS, Stage.EHLO, Stage.AUTH})
@@ -258,6 +259,7 @@ def accepted(
     refused: dict[str, str],
     taken: Sequence[str],
     deferred: Mapping[str, Verdict],
+    left: Sequence[str] = (),
     retry: RetrySettings,
     now: datetime,
     spent: Spent | None = None,
@@ -267,32 +269,36 @@ def accepted(
 
     Recipients that were put off are tried again alone, until the attempts or the time are used
     up; then they are refused with that reason, and the delivery is accepted for the others.
+    Recipients that are ``left`` because one mail does not take so many get theirs at once, and that
+    costs no attempt.
     """
     delay = min(retry.soon_seconds * 2.0**delivery.attempts, retry.longest_seconds)
     delay = max([delay, *(verdict.pause_seconds[0] for verdict in deferred.values())])
     late = delivery.expires_at is not None and delivery.expires_at <= now + timedelta(seconds=delay)
-    again = bool(deferred) and delivery.attempts + 1 < retry.max_attempts and not late
-    if deferred and not again:
+    later = bool(deferred) and delivery.attempts + 1 < retry.max_attempts and not late
+    if deferred and not later:
         refused = refused | {
             address: f"put off until the end: {verdict.rule}"
             for address, verdict in deferred.items()
         }
+    again = later or bool(left)
+    rule = DEFERRED_RULE if later else SPLIT_RULE if again else ACCEPTED_RULE
     return Outcome(
         delivery_id=delivery.id,
         mailbox_id=delivery.mailbox_id,
         claimed_by=claimed_by,
         transition=RETRY if again else ACCEPT,
-        delay_seconds=delay if again else None,
-        counted=True,
-        reason=DEFERRED_RULE if again else None,
+        delay_seconds=delay if later else None,
+        counted=rule != SPLIT_RULE,
+        reason=rule if again else None,
         refused=refused or None,
         taken=dict.fromkeys(taken, f"{submitted.reply.code} {submitted.reply.text}")
-        if again
+        if again or delivery.taken
         else None,
         spent=spent,
         attempt=AttemptRecord(
             stage=Stage.BODY,
-            rule=DEFERRED_RULE if again else ACCEPTED_RULE,
+            rule=rule,
             reply_code=submitted.reply.code,
             enhanced_code=enhanced_code(submitted.reply.text),
             reply_text=submitted.reply.text,

@@ -9,6 +9,7 @@ from functools import cache
 from models.quota import EXTERNAL, RECIPIENTS
 from workers import oauth_rules, reply_rules, weighing
 from workers.faults import VISIT_FAILED
+from workers.splitting import SPLIT_RULE
 from workers.verdict import Remedy, Verdict
 
 
@@ -67,6 +68,10 @@ _OWN = {
         "The external recipients that its tenant may reach in 24 hours are used up.",
         "Nothing to do; it goes on by itself as the 24 hours slide. Alerts to the tenant's own "
         "domains are not held up.",
+    ),
+    SPLIT_RULE: Meaning(
+        "One mail does not take so many recipients; some have it already.",
+        "Nothing to do; the others get it in parts of their own.",
     ),
     "recipients-deferred": Meaning(
         "Some recipients were put off by the server; the others got their mail.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import re
 import socket
 import ssl
 import time
@@ -65,6 +66,8 @@ class Features:
     smtputf8: bool
     eight_bit: bool
     size_limit: int | None
+    recipients_limit: int | None = None
+    """RCPTMAX of the LIMITS extension (RFC 9422)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,6 +461,7 @@ def _features(client: aiosmtplib.SMTP) -> Features:
         smtputf8=client.supports_extension("smtputf8"),
         eight_bit=client.supports_extension("8bitmime"),
         size_limit=_size_limit(client),
+        recipients_limit=_recipients_limit(client),
     )
 
 
@@ -617,6 +621,13 @@ def _size_limit(client: aiosmtplib.SMTP) -> int | None:
         return None
     limit = client.esmtp_extensions.get("size", "")
     return int(limit) if limit.isdigit() else 0
+
+
+def _recipients_limit(client: aiosmtplib.SMTP) -> int | None:
+    found = re.search(
+        r"\bRCPTMAX=([1-9][0-9]{0,5})\b", client.esmtp_extensions.get("limits", ""), re.IGNORECASE
+    )
+    return int(found[1]) if found else None
 
 
 def _command(line: str) -> bytes:

@@ -44,12 +44,13 @@ from models.errors import (
 from models.lane_park import concerned
 from models.lifecycle import GIVE_UP, RETRY
 from models.mail_evidence import evidence
+from models.mailboxes import learn_max_recipients
 from models.quota import RECIPIENTS, charge
 from models.repeats import repeats
 from models.severity import Severity
 from models.stages import Stage
 from models.vault import delivery_context
-from workers import conclusion, weighing
+from workers import conclusion, splitting, weighing
 from workers.compose import compose
 from workers.connections import TEND_SECONDS
 from workers.lease import Lease
@@ -665,6 +666,7 @@ class Visit:
             raise SubmissionFailed(
                 stage=Stage.COMPOSE, failure="compose", reply_text="no recipient is left to serve"
             )
+        recipients = recipients[: splitting.most_recipients(self._sender, session.features)]
         return Envelope(
             sender=self._sender.address,
             recipients=recipients,
@@ -706,7 +708,11 @@ class Visit:
                 refused[address] = f"{reply.code} {reply.text}"
             else:
                 deferred[address] = verdict
+        too_many = [a for a, verdict in deferred.items() if verdict.action is Action.SPLIT]
+        for address in too_many:
+            del deferred[address]
         taken = [address for address in envelope.recipients if address not in submitted.refused]
+        tried = {*envelope.recipients} - {*too_many}
         outcome = conclusion.accepted(
             delivery,
             self._visit_id,
@@ -717,6 +723,7 @@ class Visit:
             refused=refused,
             taken=taken,
             deferred=deferred,
+            left=[one for one in splitting.left_to_serve(delivery) if one not in tried],
             retry=self._services.settings.retry,
             now=self._now(),
             spent=self._spent(taken),
@@ -736,6 +743,8 @@ class Visit:
             )
         await self._settle(delivery, outcome)
         self._went_out = True
+        if too_many:
+            await self._learn_most(len(taken))
         if seconds > SLOW_SECONDS:
             await self._share_out(seconds)
         sender = self._sender
@@ -767,6 +776,9 @@ class Visit:
         verdict = conclusion.judge(failed, fresh_token=False)
         if self._session is not None and not self._session.usable:
             self._drop_session()
+        if envelope is not None and splitting.can_split(verdict, failed, envelope.recipients):
+            await self._split(delivery, verdict, failed, envelope, seconds=seconds)
+            return
         other = await self._may_sign_in_as_mailbox(verdict)
         assert self._sender is not None
         await self._conclude(
@@ -780,6 +792,55 @@ class Visit:
         )
         if other:
             await self._keep_form()
+
+    async def _split(
+        self,
+        delivery: lane.Claimed,
+        verdict: Verdict,
+        failed: SubmissionFailed,
+        envelope: Envelope,
+        *,
+        seconds: float,
+    ) -> None:
+        """Send the mail to fewer recipients at a time."""
+        assert self._sender is not None
+        outcome, most = splitting.too_many(
+            delivery,
+            self._visit_id,
+            verdict,
+            failed,
+            envelope.recipients,
+            host=self._sender.smtp_host,
+            worker=self._services.worker,
+            seconds=seconds,
+        )
+        log.info(
+            "delivery_attempt",
+            tenant_id=str(delivery.tenant_id),
+            delivery_id=str(delivery.id),
+            attempt=delivery.attempts + 1,
+            stage=failed.stage,
+            reply_code=failed.reply_code,
+            verdict=outcome.reason,
+            outcome=outcome.transition.target.value,
+            recipients=len(envelope.recipients),
+            duration_ms=round(seconds * 1000, 1),
+        )
+        self.owes_a_rest = True
+        await self._settle(delivery, outcome)
+        if most is not None:
+            await self._learn_most(most)
+        self.owes_a_rest = False
+
+    async def _learn_most(self, recipients: int) -> None:
+        """Remember how many recipients one mail may have, for all visits to come."""
+        await self._settled()
+        assert self._sender is not None
+        await self._services.recorder.run(
+            partial(learn_max_recipients, mailbox_id=self.mailbox_id, most=recipients)
+        )
+        self._sender = replace(self._sender, max_recipients=recipients)
+        log.warning("recipients_limited", mailbox_id=str(self.mailbox_id), most=recipients)
 
     async def _conclude(
         self,
