@@ -60,6 +60,7 @@ def concerns(seen: Overview, live: Live, operator: OperatorMailbox | None = None
     """
     return [
         *_workers(seen, live),
+        *_holds(seen),
         *_held(seen),
         *_expiries(seen),
         *_dead(seen),
@@ -89,6 +90,14 @@ def _workers(seen: Overview, live: Live) -> Iterator[Concern]:
         yield Concern(Matter.NO_WORKER, f"{waits}, but Redis does not answer: {live.away}")
     else:
         yield Concern(Matter.NO_WORKER, f"{waits}, but no worker lives", "alertpost up")
+
+
+def _holds(seen: Overview) -> Iterator[Concern]:
+    for hold in seen.holds:
+        yield Concern(
+            Matter.HELD_UP,
+            f"{hold.smtp_host} refuses the address that {hold.sends_from} sends from: {hold.rule}",
+        )
 
 
 def _held(seen: Overview) -> Iterator[Concern]:

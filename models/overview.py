@@ -7,10 +7,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from models import database
+from models import database, host_holds, suppressions
 from models.backlog import WaitingLane, in_hand, waiting_lanes
 from models.budgets import Budget, notable_budgets
 from models.expiries import Expiry, credential_rows, expiries
+from models.host_holds import HostHold
 from models.lifecycle import State
 from models.moves import DELIVERY, in_state
 from models.quota import DayLimits
@@ -36,6 +37,8 @@ class Overview:
         dead: The most frequent reason first.
         budgets: Of which much is used, see ``budgets``.
         expiries: All of them, see ``expiries``.
+        suppressed: Addresses that are not used again.
+        holds: Servers that refuse the address that workers send from.
     """
 
     now: datetime
@@ -45,6 +48,8 @@ class Overview:
     dead: tuple[Dead, ...]
     budgets: tuple[Budget, ...]
     expiries: tuple[Expiry, ...]
+    suppressed: int = 0
+    holds: tuple[HostHold, ...] = ()
 
     @property
     def waiting(self) -> int:
@@ -72,6 +77,8 @@ def overview(conn: Connection, limits: DayLimits) -> Overview:
         dead=tuple(Dead(row.reason, row.letters) for row in conn.execute(_DEAD)),
         budgets=tuple(notable_budgets(conn, limits)),
         expiries=tuple(expiries(credential_rows(conn), now)),
+        suppressed=suppressions.count(conn),
+        holds=tuple(host_holds.all_holds(conn)),
     )
 
 

@@ -290,6 +290,11 @@ class WorkerSettings(_Group):
     processes: Annotated[int, Field(ge=1, le=256)] = 1
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 512
     """Visits at the same time in each process, not counting those that wait long for a server."""
+    sends_from: Annotated[str, Field(max_length=100, pattern=r"^[!-~]*$")] = ""
+    """
+    Names the network address that this worker sends from; workers that share one bear one name, for
+    a server that bans it holds all of them. Empty: the machine's name stands for it.
+    """
 
 
 class ConsentsSettings(_Group):

@@ -180,8 +180,6 @@ def decide(
     match step:
         case Retry() if in_session:
             return Pause(verdict=step.verdict, scope=Scope.MAILBOX, delay=step.delay, at=step.at)
-        case StopWorker():
-            return Pause(verdict=step.verdict, scope=Scope.MAILBOX, delay=step.delay, at=step.at)
         case Repeat():
             # Re-authentication has its own second try; what is left is a new connection, soon.
             delay = timedelta(seconds=retry.soon_seconds)
@@ -364,6 +362,6 @@ def enhanced_code(text: str) -> str | None:
 
 __all__ = [
     "ACCEPTED_RULE", "DEFERRED_RULE", "FINAL_FOR_RECIPIENT", "SESSION_STAGES", "NextStep", "Park",
-    "Pause", "Repeated", "accepted", "decide", "enhanced_code", "expired", "failed_outcome",
-    "faulted", "judge", "misconfigured", "token_unavailable",
+    "Pause", "Repeated", "StopWorker", "accepted", "decide", "enhanced_code", "expired",
+    "failed_outcome", "faulted", "judge", "misconfigured", "token_unavailable",
 ]  # fmt: skip

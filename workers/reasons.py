@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from models.quota import EXTERNAL, RECIPIENTS
+from models.suppressions import RECIPIENT_SUPPRESSED
 from workers import oauth_rules, reply_rules, weighing
 from workers.faults import VISIT_FAILED
 from workers.splitting import SPLIT_RULE
@@ -68,6 +69,12 @@ _OWN = {
         "The external recipients that its tenant may reach in 24 hours are used up.",
         "Nothing to do; it goes on by itself as the 24 hours slide. Alerts to the tenant's own "
         "domains are not held up.",
+    ),
+    RECIPIENT_SUPPRESSED: Meaning(
+        "Its recipients were refused before, so often that they are not used again.",
+        "See `alertpost suppressions list`; correct the address, or take it off with `alertpost "
+        "suppressions remove ADDRESS` and replay.",
+        Remedy.FIX_RECIPIENT,
     ),
     SPLIT_RULE: Meaning(
         "One mail does not take so many recipients; some have it already.",

@@ -29,6 +29,7 @@ from workers.clock_watch import RedisClock
 from workers.connections import Connections
 from workers.entra import Entra
 from workers.heartbeat import Heartbeat
+from workers.host_hold import HeldHosts
 from workers.keep_warm import KeepWarm
 from workers.lease import TokenLeases
 from workers.operator_warnings import OperatorWarnings
@@ -66,6 +67,7 @@ class Services:
     def __init__(self, settings: Settings, engine: Engine, *, room: Room | None = None) -> None:
         self.settings = settings
         self.worker = f"{socket.gethostname()[:30]}-{os.getpid()}-{uuid4().hex[:6]}"
+        self.sends_from = settings.worker.sends_from or socket.gethostname()[:100]
         loop = asyncio.get_running_loop()
         # An ordinary pool refuses the connection beyond its last one; this one lets callers wait.
         pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -88,7 +90,10 @@ class Services:
         day_limits = pacing.day_limits
         self.bucket_seconds = day_limits.bucket_seconds
         self.look = partial(
-            lane.look, limits=day_limits, lease_seconds=settings.visit.claim_seconds
+            lane.look,
+            limits=day_limits,
+            lease_seconds=settings.visit.claim_seconds,
+            sends_from=self.sends_from,
         )
         clock = RedisClock(self._redis, keys)
         self.timer = Timer(self._redis, keys, clock=clock)
@@ -115,6 +120,7 @@ class Services:
             wake=self.wake_waiting,
         )
         self.room = room or Room(settings.worker.concurrency)
+        self.held_hosts = HeldHosts()
         self.visits = Visits(self)
         self._sweeper = Sweeper(
             redis=self._redis,

@@ -29,7 +29,7 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy import Connection
 
-from models import lane
+from models import host_holds, lane, suppressions
 from models.alert import AlertEmail
 from models.auth_forms import set_auth_form
 from models.errors import (
@@ -42,7 +42,7 @@ from models.errors import (
     VaultError,
 )
 from models.lane_park import concerned
-from models.lifecycle import GIVE_UP, RETRY
+from models.lifecycle import ACCEPT, GIVE_UP, RETRY
 from models.mail_evidence import evidence
 from models.mailboxes import learn_max_recipients
 from models.quota import RECIPIENTS, charge
@@ -50,9 +50,10 @@ from models.repeats import repeats
 from models.severity import Severity
 from models.stages import Stage
 from models.vault import delivery_context
-from workers import conclusion, splitting, weighing
+from workers import conclusion, splitting, suppressing, weighing
 from workers.compose import compose
 from workers.connections import TEND_SECONDS
+from workers.host_hold import hold_host, release_host
 from workers.lease import Lease
 from workers.oauth_errors import classify_oauth
 from workers.pacing import PacingUnavailable, Waiting
@@ -110,6 +111,8 @@ class VisitEnd(StrEnum):
     OUT_OF_TIME = "out_of_time"
     HALTED = "halted"
     """An answer paused or parked the mailbox."""
+    HELD = "held"
+    """The server refuses the address that this host sends from: nobody here sends to it."""
     STOPPING = "stopping"
     AWAY = "away"
     """Redis or SQL is away; the sweep comes back to the lane."""
@@ -153,6 +156,7 @@ class Visit:
         self._retries_at: list[float] = []
         self._permit_held = False
         self._probing = False
+        self._probing_host = False
         self._batch = services.settings.visit.claim_batch
         self._signed_in_for: UUID | None = None
         self._alarm_at: float | None = None
@@ -162,7 +166,11 @@ class Visit:
         """How long to leave the mailbox alone, because this visit ended by a fault of ours."""
         self.owes_a_rest = False
         """Whether an answer's consequence could not be recorded: nobody may ask again at once."""
-        # Of the first claim: whether it may be out, and how it was refused if it surely is not.
+        # Of the first claim: recipients that are suppressed, each with the words for it, and those
+        # whose refusals are counted.
+        self._barred: dict[str, str] = {}
+        self._counted: frozenset[str] = frozenset()
+        # Likewise: whether it may be out, and how it was refused if it surely is not.
         self._went_out = False
         self._in_doubt = False
         self._refused: SubmissionFailed | None = None
@@ -307,6 +315,7 @@ class Visit:
         if not limit:
             return False
 
+        await self._end_probe()
         wish = lane.Wish(self.mailbox_id, self._visit_id, limit, only_critical)
         self._claims_until = time.monotonic() + settings.claim_seconds
         found = await self._services.recorder.together(
@@ -315,6 +324,13 @@ class Visit:
         self._sender, self._probing, granted = found.sender, found.probing, found.granted
         if found.read:
             self._sender_read_at = time.monotonic()
+        self._probing_host = found.probing_host
+        if found.held_seconds is not None:
+            assert self._sender is not None
+            self._services.held_hosts.note(
+                self._sender.smtp_host, self.mailbox_id, found.held_seconds
+            )
+            raise _Halt(VisitEnd.HELD)
         if found.now is not None:
             self._clock_ahead = found.now - self._services.now()
         self._claims.extend(granted.claims)
@@ -425,6 +441,10 @@ class Visit:
         if delivery.expires_at is not None and delivery.expires_at <= self._now():
             await self._settle(delivery, conclusion.expired(delivery, self._visit_id))
             return
+        delivery = await self._without_suppressed(delivery)
+        if await self._nobody_left(delivery):
+            return
+        self._keep_to_hold()
         session = await self._connected(delivery)
         try:
             if len(delivery.payload_encrypted) > LARGE_BYTES:
@@ -464,6 +484,74 @@ class Visit:
             await self._accepted(
                 delivery, submitted, envelope, seconds=time.perf_counter() - started
             )
+
+    @property
+    def _smtp_host(self) -> str:
+        return "" if self._sender is None else self._sender.smtp_host
+
+    def _keep_to_hold(self) -> None:
+        """Ask for nothing where another visit of this process just found our address refused."""
+        if not self._probing_host and self._services.held_hosts.holds(self._smtp_host):
+            raise _Halt(VisitEnd.HELD)
+
+    async def _nobody_left(self, delivery: lane.Claimed) -> bool:
+        """End a mail of which all recipients that are left are suppressed."""
+        if not self._barred or splitting.left_to_serve(delivery):
+            return False
+        outcome = suppressing.suppressed(
+            delivery, self._visit_id, self._barred, worker=self._services.worker
+        )
+        await self._settle(delivery, outcome)
+        return True
+
+    async def _without_suppressed(self, delivery: lane.Claimed) -> lane.Claimed:
+        """Treat the recipients that are suppressed as refused."""
+        self._barred, self._counted = {}, frozenset()
+        assert self._sender is not None
+        if not self._sender.suppresses:
+            return delivery
+        left = splitting.left_to_serve(delivery)
+        found = await self._services.recorder.run(
+            partial(suppressions.known, tenant=self._sender.tenant_id, addresses=left)
+        )
+        if not found:
+            return delivery
+        self._counted = frozenset(found)
+        severity, now = Severity(delivery.severity), self._now()
+        for address in left:
+            one = found.get(suppressions.key_of(address))
+            if one is not None and one.bars(severity, now):
+                self._barred[address] = one.sentence
+        if self._barred:
+            delivery = replace(delivery, refused=delivery.refused | self._barred)
+            self._claims[0] = delivery
+        return delivery
+
+    async def _note_refusals(self, found: Sequence[suppressions.Refusal]) -> None:
+        """Count recipients that were refused for good against their addresses."""
+        if not found or self._sender is None:
+            return
+        await self._settled()
+        tenant = self._sender.tenant_id
+        fresh = await self._services.recorder.run(
+            partial(suppressions.note, tenant=tenant, refusals=found)
+        )
+        self._sender = replace(self._sender, suppresses=True)
+        for address in fresh:
+            log.warning("recipient_suppressed", tenant_id=str(tenant), address=address)
+
+    async def _note_taken(self, taken: Sequence[str]) -> None:
+        """Take addresses off the list that take mail after all."""
+        again = [one for one in taken if suppressions.key_of(one) in self._counted]
+        if not again or self._sender is None:
+            return
+        await self._settled()
+        tenant = self._sender.tenant_id
+        freed = await self._services.recorder.run(
+            partial(suppressions.took, tenant=tenant, addresses=again)
+        )
+        for address in freed:
+            log.info("recipient_unsuppressed", tenant_id=str(tenant), address=address)
 
     def _wants_new_connection(
         self, delivery: lane.Claimed, session: SmtpSession, failed: SubmissionFailed
@@ -745,8 +833,16 @@ class Visit:
         self._went_out = True
         if too_many:
             await self._learn_most(len(taken))
+        await self._note_taken(taken)
+        await self._note_refusals(
+            suppressing.refusals(
+                {address: (reply.code, reply.text) for address, reply in submitted.refused.items()}
+            )
+        )
         if seconds > SLOW_SECONDS:
             await self._share_out(seconds)
+        if self._probing_host:
+            await self._release_host()
         sender = self._sender
         if sender is not None and (self._probing or sender.parked_at or sender.pause_count):
             await self._resume()
@@ -778,6 +874,7 @@ class Visit:
             self._drop_session()
         if envelope is not None and splitting.can_split(verdict, failed, envelope.recipients):
             await self._split(delivery, verdict, failed, envelope, seconds=seconds)
+            await self._note_refusals(suppressing.refusals(failed.refused))
             return
         other = await self._may_sign_in_as_mailbox(verdict)
         assert self._sender is not None
@@ -792,6 +889,8 @@ class Visit:
         )
         if other:
             await self._keep_form()
+        if envelope is not None:
+            await self._note_refusals(suppressing.refusals_of(failed, verdict, envelope.recipients))
 
     async def _split(
         self,
@@ -901,6 +1000,11 @@ class Visit:
             await self._pause(step)
             self.owes_a_rest = False
             raise _Halt(VisitEnd.HALTED)
+        if isinstance(step, conclusion.StopWorker):
+            await self._settled()
+            await self._hold_host(step.verdict, failed)
+            self.owes_a_rest = False
+            raise _Halt(VisitEnd.HELD)
         if isinstance(step, conclusion.Park):
             await self._settled()
             await self._park(step, failed, now=now)
@@ -958,6 +1062,8 @@ class Visit:
         assert self._claims
         assert self._claims[0] is delivery
         self._claims.popleft()
+        if self._barred and outcome.transition in {ACCEPT, GIVE_UP}:
+            outcome = replace(outcome, refused=self._barred | (outcome.refused or {}))
         self._in_doubt, self._refused = False, None
         self.moved_at = time.monotonic()
         self._settling = self._services.recorder.settle(outcome)
@@ -1041,6 +1147,51 @@ class Visit:
         # What other visits have claimed meanwhile would only repeat the error.
         await self._services.pacer.halt(mailboxes)
 
+    async def _hold_host(self, verdict: Verdict, failed: SubmissionFailed) -> None:
+        """Let nobody send to this server from our address, whichever mailbox and worker."""
+        services = self._services
+        assert self._sender is not None
+        host = self._sender.smtp_host
+        probing, self._probing_host = self._probing_host, False
+        seconds, behind = await services.recorder.run(
+            partial(
+                hold_host,
+                smtp_host=host,
+                sends_from=services.sends_from,
+                rule=verdict.rule,
+                answer=f"{failed.reply_code or ''} {failed.reply_text}".strip(),
+                pause_seconds=verdict.pause_seconds,
+                probing=probing,
+            )
+        )
+        services.held_hosts.note(host, self.mailbox_id, seconds)
+        log.error(
+            "host_held",
+            smtp_host=host,
+            sends_from=services.sends_from,
+            reason=verdict.rule,
+            meaning=verdict.meaning,
+            next_step=verdict.next_step,
+            mailboxes=len(behind),
+            seconds=round(seconds, 1),
+        )
+        # What visits have claimed would only meet the same.
+        await services.pacer.halt(behind)
+
+    async def _release_host(self) -> None:
+        """Our address is taken again: everybody behind it goes on."""
+        await self._settled()
+        services = self._services
+        assert self._sender is not None
+        host = self._sender.smtp_host
+        self._probing_host = False
+        behind = await services.recorder.run(
+            partial(release_host, smtp_host=host, sends_from=services.sends_from)
+        )
+        services.held_hosts.forget(host)
+        log.info("host_released", smtp_host=host, sends_from=services.sends_from)
+        await services.wake_many([(mailbox_id, False) for mailbox_id in behind])
+
     async def _resume(self) -> None:
         """A mail went through: what was parked or slowed for the same cause goes on."""
         await self._settled()
@@ -1067,6 +1218,7 @@ class Visit:
     async def _close(self, end: VisitEnd) -> None:
         """Give back claims, connection and slot; see to it that the lane is looked at again."""
         clean = await self._give_back()
+        await self._end_probe()
         try:
             waiting = await self._leave(may_keep=clean and not self._visits.stopping)
         except PacingUnavailable:
@@ -1075,6 +1227,22 @@ class Visit:
         finally:
             self._drop_session()
         await self._follow_up(end, waiting=waiting)
+
+    async def _end_probe(self) -> None:
+        """Leave the probe of a held host to another visit: this one could not make it."""
+        if not self._probing_host:
+            return
+        self._probing_host = False
+        try:
+            await self._services.recorder.run(
+                partial(
+                    host_holds.leave_probe,
+                    smtp_host=self._smtp_host,
+                    sends_from=self._services.sends_from,
+                )
+            )
+        except Exception as error:  # noqa: BLE001 - it is over by itself after a while
+            log.warning("probe_left_to_expire", reason=str(error)[:200])
 
     async def _give_back(self) -> bool:
         """Return what was not sent; False where claims are left to expire, for the sweep."""

@@ -101,7 +101,9 @@ class Visits:
         if self.stopping:
             await self._services.pass_on(mailbox_id, critical=critical)
             return VisitEnd.STOPPING
-        rest_seconds = self.faults.seconds_left(mailbox_id)
+        rest_seconds = self.faults.seconds_left(
+            mailbox_id
+        ) or self._services.held_hosts.seconds_left(mailbox_id)
         if rest_seconds:
             await self._services.put_off(mailbox_id, seconds=rest_seconds)
             return VisitEnd.NOT_READY
