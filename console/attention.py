@@ -15,6 +15,7 @@ from models.operator_mailbox import OperatorMailbox
 from models.overview import Overview
 from models.standings import READY, Held
 from workers.cures import cure_of
+from workers.faults import VISIT_FAILED
 
 NEEDS_A_PERSON = 7
 """Exit code of ``status`` and ``expiries``: it ran, and somebody has to act."""
@@ -32,6 +33,8 @@ class Matter(StrEnum):
     DEAD_LETTERS = "dead-letters"
     NO_WORKER = "no-worker"
     WARNINGS = "warnings"
+    HELD_UP = "held-up"
+    """It goes on by itself, but not well without a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ def concerns(seen: Overview, live: Live, operator: OperatorMailbox | None = None
     """
     return [
         *_workers(seen, live),
+        *_holds(seen),
         *_held(seen),
         *_expiries(seen),
         *_dead(seen),
@@ -88,6 +92,14 @@ def _workers(seen: Overview, live: Live) -> Iterator[Concern]:
         yield Concern(Matter.NO_WORKER, f"{waits}, but no worker lives", "alertpost up")
 
 
+def _holds(seen: Overview) -> Iterator[Concern]:
+    for hold in seen.holds:
+        yield Concern(
+            Matter.HELD_UP,
+            f"{hold.smtp_host} refuses the address that {hold.sends_from} sends from: {hold.rule}",
+        )
+
+
 def _held(seen: Overview) -> Iterator[Concern]:
     waiting_at = {lane.mailbox for lane in seen.lanes}
     for held in seen.standings.held:
@@ -95,6 +107,12 @@ def _held(seen: Overview) -> Iterator[Concern]:
         are = "is" if len(held.mailboxes) == 1 else "are"
         if held.standing == "parked" and held.reason != BY_HAND:
             yield Concern(Matter.PARKED, f"{boxes} {are} parked: {held.reason}", command_of(held))
+        if held.standing == "paused" and held.reason == VISIT_FAILED:
+            yield Concern(
+                Matter.HELD_UP,
+                f"{boxes} {are} paused because visits fail by a fault of ours: {held.reason}",
+                f"alertpost mailboxes show {held.mailboxes[0]}",
+            )
         needed = [address for address in held.mailboxes if address in waiting_at]
         if held.standing == "not connected" and needed:
             are = "is" if len(needed) == 1 else "are"

@@ -53,6 +53,8 @@ def status_json(
         "lanes": [_lane(lane, seen, live) for lane in seen.lanes],
         "dead": [_dead(one) for one in seen.dead],
         "unsent": [asdict(one) for one in seen.unsent],
+        "suppressed": seen.suppressed,
+        "host_holds": [asdict(one) for one in seen.holds],
         "recipients": [asdict(budget) for budget in seen.budgets],
         "redis": {"answers": live.away is None, "reason": live.away},
         # Not an empty list where nobody could be asked.

@@ -16,6 +16,7 @@ from console.output import cell, counted, out, print_fields, print_table
 from models.backlog import WaitingLane
 from models.expiries import Expiry, Level
 from models.explain import span_text
+from models.host_holds import HostHold
 from models.operator_mailbox import NOT_SET, OperatorMailbox
 from models.overview import Overview
 from models.standings import Held
@@ -37,6 +38,8 @@ def print_status(
         out.print(Text(f"Nothing can be sent yet. Next: `{first_step}`.", "bold"))
     _print_concerns(seen, needed, begun=first_step is None)
     _print_figures(seen, live, operator)
+    for hold in seen.holds:
+        _print_hold(hold)
     for held in seen.standings.held[:MOST]:
         _print_held(held)
     _tell_more(seen.standings.held, "`alertpost mailboxes list`")
@@ -106,6 +109,7 @@ def _print_figures(seen: Overview, live: Live, operator: OperatorMailbox | None)
             "tenants": tenants,
             "mailboxes": ", ".join(f"{number:,} {kind}" for kind, number in kinds.items()),
             "mail": f"{seen.waiting:,} waiting{lanes}, {seen.in_hand:,} in hand, {dead:,} dead",
+            "suppressed": _suppressed(seen),
             "workers": _workers(live),
             "Redis": "answers" if live.away is None else f"does not answer: {live.away}",
             "warnings": NOT_SET if operator is None else operator.sentence(),
@@ -113,11 +117,31 @@ def _print_figures(seen: Overview, live: Live, operator: OperatorMailbox | None)
     )
 
 
+def _suppressed(seen: Overview) -> str | None:
+    if not seen.suppressed:
+        return None
+    return f"{counted(seen.suppressed, 'address', 'addresses')}: `alertpost suppressions list`"
+
+
 def _workers(live: Live) -> str:
     if live.away is not None:
         return "not known, Redis tells"
     names = [f"{one.host} (pid {one.pid}, {one.version})" for one in live.workers]
     return f"{len(names)} alive: {some_of(names)}" if names else "none alive"
+
+
+def _print_hold(hold: HostHold) -> None:
+    meaning = meaning_of(hold.rule)
+    _head(f"{hold.smtp_host} refuses the address of {hold.sends_from}: {hold.rule}")
+    print_fields(
+        {
+            "  since": hold.since,
+            "  means": meaning and meaning.meaning,
+            "  next": meaning and meaning.next_step,
+            "  answer": hold.answer,
+            "  tries itself": hold.probe_at,
+        }
+    )
 
 
 def _print_held(held: Held) -> None:

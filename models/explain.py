@@ -8,11 +8,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection, and_, func, or_, select
 
+from models import host_holds
 from models.clock import utc_now
+from models.clouds import resolve
 from models.database import now
 from models.errors import NotFound
+from models.host_holds import HostHold
 from models.lifecycle import State
-from models.lookups import BY_HAND, MAILBOX
+from models.lookups import BY_HAND, MAILBOX, TENANT
 from models.moves import DELIVERY, in_state
 from models.quota import EXTERNAL, RECIPIENTS
 from models.severity import Severity
@@ -82,10 +85,11 @@ class Standing:
     delivery: DeliveryStanding
     mailbox: MailboxStanding
     now: datetime
+    hold: HostHold | None = None
 
     def sentence(self) -> str:
         """Say why the delivery is where it is."""
-        return why_waiting(self.delivery, self.mailbox, self.now)
+        return why_waiting(self.delivery, self.mailbox, self.now, self.hold)
 
 
 def standing(conn: Connection, delivery_id: UUID) -> Standing:
@@ -112,9 +116,12 @@ def standing(conn: Connection, delivery_id: UUID) -> Standing:
             DELIVERY.c.refused,
             DELIVERY.c.uncertain,
             DELIVERY.c.mailbox_id,
+            TENANT.c.smtp_host,
+            TENANT.c.cloud,
             *(MAILBOX.c[name] for name in MailboxStanding.__dataclass_fields__),
         )
         .join_from(DELIVERY, MAILBOX, DELIVERY.c.mailbox_id == MAILBOX.c.id)
+        .join(TENANT, MAILBOX.c.tenant_id == TENANT.c.id)
         .where(DELIVERY.c.id == delivery_id)
     ).one_or_none()
     if row is None:
@@ -163,10 +170,21 @@ def standing(conn: Connection, delivery_id: UUID) -> Standing:
             **{name: getattr(row, name) for name in MailboxStanding.__dataclass_fields__}
         ),
         now=now(conn),
+        hold=_hold(conn, row.smtp_host or resolve(row.cloud).smtp_host),
     )
 
 
-def why_waiting(delivery: DeliveryStanding, mailbox: MailboxStanding, now: datetime) -> str:
+def _hold(conn: Connection, smtp_host: str) -> HostHold | None:
+    holds = host_holds.all_holds(conn)
+    return next((one for one in holds if one.smtp_host == smtp_host), None)
+
+
+def why_waiting(
+    delivery: DeliveryStanding,
+    mailbox: MailboxStanding,
+    now: datetime,
+    hold: HostHold | None = None,
+) -> str:
     """
     Say in plain words why a delivery is where it is; of what waits, what it waits for.
 
@@ -176,9 +194,10 @@ def why_waiting(delivery: DeliveryStanding, mailbox: MailboxStanding, now: datet
         delivery: The delivery.
         mailbox: Its mailbox.
         now: The moment, by the database's clock.
+        hold: Its server refuses the address that workers send from.
     """
     if delivery.state is State.QUEUED:
-        sentence = _queued(delivery, mailbox, now)
+        sentence = _queued(delivery, mailbox, now, hold)
     elif delivery.state is State.SENDING:
         sentence = f"Being sent at this moment by worker {delivery.claimed_by or 'unknown'}."
     else:
@@ -188,7 +207,9 @@ def why_waiting(delivery: DeliveryStanding, mailbox: MailboxStanding, now: datet
     return sentence
 
 
-def _queued(delivery: DeliveryStanding, mailbox: MailboxStanding, now: datetime) -> str:
+def _queued(
+    delivery: DeliveryStanding, mailbox: MailboxStanding, now: datetime, hold: HostHold | None
+) -> str:
     # One list in order: what a person must do comes before what time will do.
     if mailbox.connected_at is None and mailbox.parked_at is None:
         sentence = (
@@ -203,6 +224,11 @@ def _queued(delivery: DeliveryStanding, mailbox: MailboxStanding, now: datetime)
         why = QUOTA_WORDS.get(mailbox.pause_reason or "")
         why = why or f"the mailbox pauses{_because(mailbox.pause_reason)}"
         sentence = f"Waits until {_moment(mailbox.paused_until, now)}: {why}."
+    elif hold is not None:
+        sentence = (
+            f"Waits because {hold.smtp_host} refuses the address that {hold.sends_from} sends from"
+            f"{_because(hold.rule)}; one mail tries again at {_moment(hold.probe_at, now)}."
+        )
     elif delivery.ahead:
         others = "one other" if delivery.ahead == 1 else f"{delivery.ahead} others"
         sentence = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -44,6 +45,7 @@ would condemn whatever other visits of the same process had in hand each time.
 """
 
 _MAILBOX = METADATA.tables["mailbox"]
+_ATTEMPT = METADATA.tables["attempt"]
 _D = DELIVERY.c
 
 
@@ -87,6 +89,8 @@ class Wish:
         limit: At most so many.
         only_critical: Leave all but criticals.
         probing: Claim although the mailbox is parked or paused, to try whether the cause is gone.
+        careful: Take one that was never refused, if there is any; else the one that has waited
+            longest since its last try. With a limit of one: a dead visit had the first in hand.
     """
 
     mailbox_id: UUID
@@ -94,6 +98,7 @@ class Wish:
     limit: int
     only_critical: bool = False
     probing: bool = False
+    careful: bool = False
 
 
 def claim(
@@ -105,9 +110,10 @@ def claim(
     lease_seconds: float,
     only_critical: bool = False,
     probing: bool = False,
+    careful: bool = False,
 ) -> list[Claimed]:
     """Take what is due from one lane; see ``Wish`` and ``claim_many``."""
-    wish = Wish(mailbox_id, claimed_by, limit, only_critical, probing)
+    wish = Wish(mailbox_id, claimed_by, limit, only_critical, probing, careful)
     return claim_many(conn, [wish], lease_seconds=lease_seconds)[0]
 
 
@@ -130,26 +136,42 @@ def claim_many(
         docs/lifecycle.md, arrow a.
     """
     taken: dict[UUID, list[Claimed]] = {wish.mailbox_id: [] for wish in wishes}
-    for (limit, only_critical, probing), alike in _alike(wishes).items():
-        given = as_parameter(
-            [{"lane": wish.mailbox_id.hex, "visit": wish.claimed_by} for wish in alike]
-        )
-        rows = conn.execute(
-            _claim(conn.dialect.name, only_critical, probing),
-            {**given, "most": limit, "lease": float(lease_seconds)},
-        )
-        for row in rows:
-            claimed = Claimed(*row)
-            taken[claimed.mailbox_id].append(claimed)
+    for (limit, only_critical, probing, careful), alike in _alike(wishes).items():
+        for choice in (_Choice.UNTRIED, _Choice.LONGEST_AGO) if careful else (_Choice.FIRST,):
+            given = as_parameter(
+                [
+                    {"lane": wish.mailbox_id.hex, "visit": wish.claimed_by}
+                    for wish in alike
+                    if not taken[wish.mailbox_id]
+                ]
+            )
+            rows = conn.execute(
+                _claim(conn.dialect.name, only_critical, probing, choice),
+                {**given, "most": limit, "lease": float(lease_seconds)},
+            )
+            for row in rows:
+                claimed = Claimed(*row)
+                taken[claimed.mailbox_id].append(claimed)
     _leave_one_suspect(conn, wishes, taken)
     # RETURNING promises no order.
     return [sorted(taken[wish.mailbox_id], key=_order) for wish in wishes]
 
 
-def _alike(wishes: Sequence[Wish]) -> dict[tuple[int, bool, bool], list[Wish]]:
-    groups: dict[tuple[int, bool, bool], list[Wish]] = {}
+class _Choice(Enum):
+    """Which of a lane's deliveries to begin with."""
+
+    FIRST = auto()
+    UNTRIED = auto()
+    """The first of those of which no try failed yet."""
+    LONGEST_AGO = auto()
+    """Where all were tried in vain: each in turn."""
+
+
+def _alike(wishes: Sequence[Wish]) -> dict[tuple[int, bool, bool, bool], list[Wish]]:
+    groups: dict[tuple[int, bool, bool, bool], list[Wish]] = {}
     for wish in wishes:
-        groups.setdefault((wish.limit, wish.only_critical, wish.probing), []).append(wish)
+        kind = (wish.limit, wish.only_critical, wish.probing, wish.careful)
+        groups.setdefault(kind, []).append(wish)
     return groups
 
 
@@ -215,7 +237,12 @@ _SUSPECT_IN_HAND = exists().where(
 
 
 @cache
-def _claim(dialect: str, only_critical: bool, probing: bool) -> Update:  # noqa: FBT001 - a cache key
+def _claim(
+    dialect: str,
+    only_critical: bool,  # noqa: FBT001 - a cache key
+    probing: bool,  # noqa: FBT001
+    choice: _Choice,
+) -> Update:
     wishes = table_of_rows(dialect, {"lane": Uuid(), "visit": _D.claimed_by.type})
     ready = [_MAILBOX.c.id == wishes.c.lane, _MAILBOX.c.connected_at.is_not(None)]
     if not probing:
@@ -233,11 +260,13 @@ def _claim(dialect: str, only_critical: bool, probing: bool) -> Update:  # noqa:
             or_(_H.expires_at.is_(None), _H.expires_at > utc_now()),
             or_(_H.claims < SUSPECT_CLAIMS, ~_SUSPECT_IN_HAND),
         )
-        .order_by(_H.severity, _H.due_at, _H.id)
+        .order_by(*_in_order(choice))
         # In the text: with the limit unknown PostgreSQL plans for a tenth of all rows.
         .limit(bindparam("most", type_=Integer(), literal_execute=True))
         .correlate(wishes)
     )
+    if choice is _Choice.UNTRIED:
+        head = head.where(_H.reason.is_(None))
     statement = known_by_key(CLAIM)
     if dialect == "postgresql":
         # A CTE is run once; PostgreSQL may run a subquery that locks rows several times over,
@@ -260,6 +289,14 @@ def _claim(dialect: str, only_critical: bool, probing: bool) -> Update:  # noqa:
     return statement.values(
         claimed_by=visit, claimed_until=utc_after(bindparam("lease", type_=Float()))
     ).returning(*_RETURNED)
+
+
+def _in_order(choice: _Choice) -> list[Any]:
+    order: list[Any] = [_H.severity, _H.due_at, _H.id]
+    if choice is _Choice.LONGEST_AGO:
+        last = select(func.max(_ATTEMPT.c.finished_at)).where(_ATTEMPT.c.delivery_id == _H.id)
+        order.insert(0, last.correlate(_H.id.table).scalar_subquery())
+    return order
 
 
 _RENEW = (

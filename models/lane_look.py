@@ -7,13 +7,13 @@ them, so those to which nothing special applies share a few; the others are serv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
 
-from models import database
+from models import database, host_holds
 from models.alert import MAX_RECIPIENTS
 from models.lane_claim import Wish, claim_many
 from models.lane_park import leave_probe, take_probe
@@ -21,6 +21,9 @@ from models.quota import RECIPIENTS, DayLimits
 from models.quota_claim import AGAIN_SECONDS, Granted, claim_within
 from models.quota_counts import account_totals, alone_among
 from models.senders import Sender, senders_by_mailbox
+
+LEAST_WAIT = 1.0
+"""Seconds until it is worth looking again, where a probe of a held host is due or under way."""
 
 PROBE_SECONDS = 600.0
 """Within which the answer to a probe is there, or its worker is dead and another may probe."""
@@ -51,6 +54,8 @@ class Found:
         probing: The mailbox is parked, and the one claim tries whether the cause is gone.
         now: By the database's clock, where a claim has a deadline.
         read: Whether the sender was read just now.
+        held_seconds: Its server refuses our address: nobody tries for so long; None: it does not.
+        probing_host: The one claim tries whether that has changed.
     """
 
     sender: Sender | None
@@ -58,10 +63,17 @@ class Found:
     probing: bool = False
     now: datetime | None = None
     read: bool = True
+    held_seconds: float | None = None
+    probing_host: bool = False
 
 
 def look(
-    conn: Connection, looks: Sequence[Look], *, limits: DayLimits, lease_seconds: float
+    conn: Connection,
+    looks: Sequence[Look],
+    *,
+    limits: DayLimits,
+    lease_seconds: float,
+    sends_from: str = "",
 ) -> list[Found]:
     """
     Claim what visits may send, within the limits of the day.
@@ -71,12 +83,14 @@ def look(
         looks: Any number, of any mailboxes.
         limits: What holds for every mailbox.
         lease_seconds: As for ``lane.claim``.
+        sends_from: Which of our addresses the visits would send from, see ``host_holds``.
     """
     unread = {one.wish.mailbox_id for one in looks if one.sender is None}
     read = senders_by_mailbox(conn, unread)
     senders = [one.sender or read.get(one.wish.mailbox_id) for one in looks]
     found: list[Found | None] = [None] * len(looks)
-    plain = _plain(senders)
+    holds = host_holds.waits(conn, sends_from)
+    plain = _plain(senders, holds)
     granted = _grant_together(
         conn, [(looks[i].wish, senders[i]) for i in plain], limits, lease_seconds
     )
@@ -85,11 +99,17 @@ def look(
             found[i] = Found(senders[i], one, read=looks[i].sender is None)
     for i, one_look in enumerate(looks):
         if found[i] is None:
-            found[i] = _alone(conn, one_look.wish, senders[i], limits, lease_seconds)
+            sender = senders[i]
+            if sender is not None and sender.smtp_host in holds:
+                found[i] = _behind_hold(
+                    conn, one_look.wish, sender, limits, lease_seconds, sends_from
+                )
+            else:
+                found[i] = _alone(conn, one_look.wish, sender, limits, lease_seconds)
     return _complete(conn, looks, [one for one in found if one is not None])
 
 
-def _plain(senders: Sequence[Sender | None]) -> list[int]:
+def _plain(senders: Sequence[Sender | None], holds: Collection[str]) -> list[int]:
     """Pick those that can be served together: nothing of the mailbox's state asks for more."""
     accounts: set[str] = set()
     plain = []
@@ -98,6 +118,9 @@ def _plain(senders: Sequence[Sender | None]) -> list[int]:
             sender is not None
             and sender.connected
             and sender.parked_at is None
+            and sender.smtp_host not in holds
+            # After a pause one mail tries first, and it is chosen.
+            and not sender.pause_count
             and sender.pause_reason != RECIPIENTS
             and sender.external_limit is None
             # Of one account, one after the other: what the first takes counts for the second.
@@ -133,8 +156,35 @@ def _grant_together(
     return granted
 
 
+def _behind_hold(  # noqa: PLR0917 - what ``look`` was given
+    conn: Connection,
+    wish: Wish,
+    sender: Sender,
+    limits: DayLimits,
+    lease_seconds: float,
+    sends_from: str,
+) -> Found:
+    """Let one visit at a time see whether the server takes our address again, with one mail."""
+    this = {"smtp_host": sender.smtp_host, "sends_from": sends_from}
+    may_send = sender.connected and sender.parked_at is None
+    if not may_send or not host_holds.take_probe(conn, **this):
+        wait = max(host_holds.waits(conn, sends_from).get(sender.smtp_host, 0.0), LEAST_WAIT)
+        return Found(sender, Granted(), held_seconds=wait)
+    found = _alone(conn, wish, sender, limits, lease_seconds, probing_host=True)
+    if not found.granted.claims:
+        host_holds.leave_probe(conn, **this)
+        return found
+    return replace(found, probing_host=True)
+
+
 def _alone(
-    conn: Connection, wish: Wish, sender: Sender | None, limits: DayLimits, lease_seconds: float
+    conn: Connection,
+    wish: Wish,
+    sender: Sender | None,
+    limits: DayLimits,
+    lease_seconds: float,
+    *,
+    probing_host: bool = False,
 ) -> Found:
     """Serve a visit by itself, with all that may apply to it."""
     if sender is None or not sender.connected:
@@ -142,15 +192,18 @@ def _alone(
     probing = sender.parked_at is not None and take_probe(
         conn, mailbox_id=wish.mailbox_id, again_seconds=PROBE_SECONDS
     )
+    # Whether a lane goes again is not asked with the mail that stopped it, if there is another.
+    careful = probing or probing_host or sender.pause_count > 0
     granted = claim_within(
         conn,
         sender=sender,
         limits=limits,
         claimed_by=wish.claimed_by,
-        limit=1 if probing else wish.limit,
+        limit=1 if careful else wish.limit,
         lease_seconds=lease_seconds,
         only_critical=wish.only_critical,
         probing=probing,
+        careful=careful,
     )
     if probing and not granted.claims:
         leave_probe(conn, mailbox_id=wish.mailbox_id)

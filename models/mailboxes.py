@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from models import directory_rules as rules
@@ -61,6 +61,8 @@ class MailboxEntry:
     probe_at: datetime | None
     paused_until: datetime | None
     pause_reason: str | None
+    max_recipients: int | None
+    recipients_learned_at: datetime | None
     grant_kind: str | None
     account: str | None
     granted_at: datetime | None
@@ -96,6 +98,7 @@ class MailboxChanges(TypedDict, total=False):
 
     display_name: str | None
     auth_user: str | None
+    max_recipients: int | None
 
 
 def add_mailbox(
@@ -168,9 +171,27 @@ def edit_mailbox(conn: Connection, address: str, **changes: Unpack[MailboxChange
             # What worked for one account says nothing of another.
             values["auth_form"] = None
         _note_account(conn, entry.id, entry.address, entry.auth_user, values["auth_user"])
+    if "max_recipients" in changes:
+        values |= {"max_recipients": changes["max_recipients"], "recipients_learned_at": None}
     if values:
         conn.execute(update(MAILBOX).where(MAILBOX.c.id == entry.id).values(**values))
     return mailbox(conn, address)
+
+
+def learn_max_recipients(conn: Connection, *, mailbox_id: UUID, most: int) -> None:
+    """Remember that a mail of this mailbox may not have more recipients, by what a server said."""
+    conn.execute(
+        update(MAILBOX)
+        .where(
+            MAILBOX.c.id == mailbox_id,
+            or_(
+                MAILBOX.c.max_recipients.is_(None),
+                MAILBOX.c.max_recipients > most,
+                MAILBOX.c.recipients_learned_at.is_not(None),
+            ),
+        )
+        .values(max_recipients=most, recipients_learned_at=utc_now())
+    )
 
 
 def set_default(conn: Connection, address: str) -> MailboxEntry:
@@ -381,6 +402,8 @@ def _listing() -> Any:
             MAILBOX.c.probe_at,
             MAILBOX.c.paused_until,
             MAILBOX.c.pause_reason,
+            MAILBOX.c.max_recipients,
+            MAILBOX.c.recipients_learned_at,
             MAILBOX.c.created_at,
             PAUSED,
             GRANT.c.kind.label("grant_kind"),

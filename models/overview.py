@@ -7,10 +7,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from models import database
+from models import database, host_holds, suppressions
 from models.backlog import WaitingLane, in_hand, waiting_lanes
 from models.budgets import Budget, notable_budgets
 from models.expiries import Expiry, credential_rows, expiries
+from models.host_holds import HostHold
 from models.lifecycle import State
 from models.moves import DELIVERY, in_state
 from models.quota import DayLimits
@@ -38,6 +39,8 @@ class Overview:
         budgets: Of which much is used, see ``budgets``.
         expiries: All of them, see ``expiries``.
         unsent: What ended unsent within a day, see ``unsent``.
+        suppressed: Addresses that are not used again.
+        holds: Servers that refuse the address that workers send from.
     """
 
     now: datetime
@@ -48,6 +51,8 @@ class Overview:
     budgets: tuple[Budget, ...]
     expiries: tuple[Expiry, ...]
     unsent: tuple[Unsent, ...] = ()
+    suppressed: int = 0
+    holds: tuple[HostHold, ...] = ()
 
     @property
     def waiting(self) -> int:
@@ -76,6 +81,8 @@ def overview(conn: Connection, limits: DayLimits) -> Overview:
         unsent=tuple(unsent(conn)),
         budgets=tuple(notable_budgets(conn, limits)),
         expiries=tuple(expiries(credential_rows(conn), now)),
+        suppressed=suppressions.count(conn),
+        holds=tuple(host_holds.all_holds(conn)),
     )
 
 

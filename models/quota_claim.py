@@ -103,6 +103,7 @@ def claim_within(
     lease_seconds: float,
     only_critical: bool = False,
     probing: bool = False,
+    careful: bool = False,
 ) -> Granted:
     """
     Take what is due from a lane, as ``lane.claim`` does, as far as the day's limits have room.
@@ -117,6 +118,7 @@ def claim_within(
         mailbox_id=sender.mailbox_id,
         claimed_by=claimed_by,
         lease_seconds=lease_seconds,
+        careful=careful,
     )
     granted = Granted()
     if sender.external_limit is not None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     select,
 )
 
+from models import suppressions
 from models.deliveries import ATTEMPT
 from models.lifecycle import State
 from models.lookups import TENANT, tenant_id
@@ -73,13 +74,16 @@ class Report:
     since: datetime | None
     total: Figures
     tenants: dict[str, Figures]
+    suppressed: int = 0
+    """Addresses that are not used again at this moment."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return ``{"since": …, "total": {…}, "tenants": {slug: {…}}}``."""
+        """Return ``{"since": …, "total": {…}, "tenants": {slug: {…}}, "suppressed": …}``."""
         return {
             "since": self.since.isoformat() if self.since else None,
             "total": asdict(self.total),
             "tenants": {slug: asdict(figures) for slug, figures in self.tenants.items()},
+            "suppressed": self.suppressed,
         }
 
     def csv_rows(self) -> Iterator[list[str]]:
@@ -131,6 +135,7 @@ def report(conn: Connection, *, since: datetime | None = None, tenant: str | Non
         since=since,
         total=Figures(**total),
         tenants={row.slug: Figures(**tenants[row.id]) for row in slugs if row.id in tenants},
+        suppressed=suppressions.count(conn, tenant=chosen),
     )
 
 

@@ -8,17 +8,25 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Uuid, bindparam, select
+from sqlalchemy import Connection, Uuid, bindparam, case, exists, null, select
 
 from models.accounts import account_of
 from models.auth_forms import AuthForm
+from models.clock import utc_after
 from models.clouds import Cloud, resolve
 from models.grants import APP_ONLY, GRANT
 from models.lookups import APP, MAILBOX, TENANT
 from models.quota import external_limit
+from models.tables import METADATA
 
 if TYPE_CHECKING:
     from models.tenants import TenantEntry
+
+
+LEARNED_SECONDS = 30 * 86_400.0
+"""After so long a limit that a server taught us is tried anew: it may have been raised."""
+
+_SUPPRESSION = METADATA.tables["suppression"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,8 @@ class Sender:
         external_limit: External recipients a day of the tenant; None: they are not counted.
         grant_version: 0 where there is no grant.
         route_sealed: What vouches for the addresses; see ``secret_routes``.
+        max_recipients: Of one mail; None: no limit is known.
+        suppresses: Whether addresses of the tenant are counted or suppressed, see ``suppressions``.
     """
 
     mailbox_id: UUID
@@ -76,6 +86,8 @@ class Sender:
     grant_version: int
     auth_form: AuthForm = AuthForm.DELEGATE
     route_sealed: bytes | None = None
+    max_recipients: int | None = None
+    suppresses: bool = False
 
     @property
     def account(self) -> str:
@@ -176,6 +188,14 @@ _JOINED = (
         MAILBOX.c.paused_until,
         MAILBOX.c.pause_reason,
         MAILBOX.c.pause_count,
+        case(
+            (MAILBOX.c.recipients_learned_at < utc_after(-LEARNED_SECONDS), null()),
+            else_=MAILBOX.c.max_recipients,
+        ).label("max_recipients"),
+        exists()
+        .where(_SUPPRESSION.c.tenant_id == TENANT.c.id)
+        .correlate(TENANT)
+        .label("suppresses"),
         TENANT.c.licences,
         TENANT.c.trial,
         GRANT.c.id.label("grant_id"),
@@ -234,6 +254,8 @@ def _sender(row: Any) -> Sender:
         grant_kind=row.grant_kind,
         grant_version=row.grant_version or 0,
         route_sealed=row.route_encrypted,
+        max_recipients=row.max_recipients,
+        suppresses=bool(row.suppresses),
     )
 
 

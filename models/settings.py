@@ -306,6 +306,11 @@ class WorkerSettings(_Group):
     """Visits at the same time in each process, not counting those that wait long for a server."""
     content_bytes: Annotated[int, Field(ge=4_000_000)] = 64_000_000
     """Memory of each process for the contents of large mails; more of them wait for a turn."""
+    sends_from: Annotated[str, Field(max_length=100, pattern=r"^[!-~]*$")] = ""
+    """
+    Names the network address that this worker sends from; workers that share one bear one name, for
+    a server that bans it holds all of them. Empty: the machine's name stands for it.
+    """
 
 
 class ConsentsSettings(_Group):

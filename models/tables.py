@@ -166,6 +166,10 @@ class Mailbox(SQLModel, table=True):
     """Exchange asked for patience; the lane waits until then."""
     pause_reason: str | None = Field(default=None, max_length=100)
     pause_count: int = 0
+    max_recipients: int | None = None
+    """Recipients of one mail; a mail to more goes out in parts. None: as many as it has."""
+    recipients_learned_at: datetime | None = _time(nullable=True)
+    """When the server made us learn that; None: somebody set it."""
     created_at: datetime = _created()
 
 
@@ -416,6 +420,43 @@ class RedisMemoryRow(SQLModel, table=True):
     changed_at: datetime = _time()
 
 
+class Suppression(SQLModel, table=True):
+    """An address of which a server said that it takes no mail; see ``suppressions``."""
+
+    __tablename__ = "suppression"
+
+    tenant_id: UUID = Field(foreign_key="tenant.id", primary_key=True)
+    address: str = Field(primary_key=True, max_length=320)
+    """As in an envelope, in lower case."""
+    rule: str = Field(max_length=100)
+    """The verdict's rule under which it was refused last."""
+    answer: str = Field(sa_type=Answer)
+    """The last refusal, as it was given."""
+    refusals: int
+    """How many there were under that rule without a mail taken in between."""
+    first_at: datetime = _time()
+    last_at: datetime = _time()
+    suppressed_at: datetime | None = _time(nullable=True)
+    """Since when it is not used; None: it is only counted."""
+
+
+class HostHold(SQLModel, table=True):
+    """A server that refuses the address that our workers send from; see ``host_holds``."""
+
+    __tablename__ = "host_hold"
+
+    smtp_host: str = Field(primary_key=True, max_length=255)
+    sends_from: str = Field(primary_key=True, max_length=100)
+    """Which of our addresses: the setting of that name, else the machine's name."""
+    rule: str = Field(max_length=100)
+    answer: str = Field(sa_type=Answer)
+    refusals: int
+    """Probes that failed are counted as well."""
+    since: datetime = _time()
+    probe_at: datetime = _time()
+    """When one visit may try; moved on by whoever takes the turn."""
+
+
 class AuditEntry(SQLModel, table=True):
     """Who did what, when and why."""
 
@@ -472,6 +513,7 @@ METADATA = made_storable(SQLModel.metadata)
 
 __all__ = [
     "METADATA", "AppCredential", "AppRegistration", "Attempt", "AuditEntry", "ConsentLink",
-    "Delivery", "FormerAccount", "Grant", "HandMail", "Mailbox", "RecipientCount", "RedisMemoryRow",
-    "SignIn", "Tenant", "ToldWarning", "UtcDateTime",
+    "Delivery", "FormerAccount", "Grant", "HandMail", "HostHold", "Mailbox", "RecipientCount",
+    "RedisMemoryRow",
+    "SignIn", "Suppression", "Tenant", "ToldWarning", "UtcDateTime",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, case, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from models import directory_rules as rules
+from models import suppressions
 from models.clouds import DEFAULT_CLOUD, resolve
 from models.deliveries import counted
 from models.errors import ConfigurationError, Conflict
@@ -255,6 +256,7 @@ def remove_tenant(conn: Connection, slug: str, *, force: bool = False) -> Remova
     deleted = not kept and not conn.scalar(
         select(func.count()).select_from(MAILBOX).where(MAILBOX.c.tenant_id == entry.id)
     )
+    suppressions.forget_tenant(conn, entry.id)
     if deleted:
         conn.execute(delete(TENANT).where(TENANT.c.id == entry.id))
     return Removal(cancelled=retired.cancelled, kept=kept, grants=retired.grants, deleted=deleted)

@@ -14,6 +14,7 @@ from models.quota import Spent
 from models.senders import Sender
 from models.settings import RetrySettings
 from models.stages import Stage
+from workers.faults import VISIT_FAILED
 from workers.oauth_errors import classify_oauth
 from workers.replies import classify, classify_failure
 from workers.reply_rule import parse_enhanced
@@ -33,6 +34,7 @@ from workers.retry import (
     next_step,
 )
 from workers.smtp_session import Submitted
+from workers.splitting import SPLIT_RULE
 from workers.verdict import Action, Remedy, Scope, Verdict, park, throttle
 
 SESSION_STAGES = frozenset({Stage.TOKEN, Stage.CONNECT, Stage.STARTTLS, Stage.EHLO, Stage.AUTH})
@@ -181,8 +183,6 @@ def decide(
     match step:
         case Retry() if in_session:
             return Pause(verdict=step.verdict, scope=Scope.MAILBOX, delay=step.delay, at=step.at)
-        case StopWorker():
-            return Pause(verdict=step.verdict, scope=Scope.MAILBOX, delay=step.delay, at=step.at)
         case Repeat():
             # Re-authentication has its own second try; what is left is a new connection, soon.
             delay = timedelta(seconds=retry.soon_seconds)
@@ -260,6 +260,7 @@ def accepted(
     refused: dict[str, str],
     taken: Sequence[str],
     deferred: Mapping[str, Verdict],
+    left: Sequence[str] = (),
     retry: RetrySettings,
     now: datetime,
     spent: Spent | None = None,
@@ -269,32 +270,36 @@ def accepted(
 
     Recipients that were put off are tried again alone, until the attempts or the time are used
     up; then they are refused with that reason, and the delivery is accepted for the others.
+    Recipients that are ``left`` because one mail does not take so many get theirs at once, and that
+    costs no attempt.
     """
     delay = min(retry.soon_seconds * 2.0**delivery.attempts, retry.longest_seconds)
     delay = max([delay, *(verdict.pause_seconds[0] for verdict in deferred.values())])
     late = delivery.expires_at is not None and delivery.expires_at <= now + timedelta(seconds=delay)
-    again = bool(deferred) and delivery.attempts + 1 < retry.max_attempts and not late
-    if deferred and not again:
+    later = bool(deferred) and delivery.attempts + 1 < retry.max_attempts and not late
+    if deferred and not later:
         refused = refused | {
             address: f"put off until the end: {verdict.rule}"
             for address, verdict in deferred.items()
         }
+    again = later or bool(left)
+    rule = DEFERRED_RULE if later else SPLIT_RULE if again else ACCEPTED_RULE
     return Outcome(
         delivery_id=delivery.id,
         mailbox_id=delivery.mailbox_id,
         claimed_by=claimed_by,
         transition=RETRY if again else ACCEPT,
-        delay_seconds=delay if again else None,
-        counted=True,
-        reason=DEFERRED_RULE if again else None,
+        delay_seconds=delay if later else None,
+        counted=rule != SPLIT_RULE,
+        reason=rule if again else None,
         refused=refused or None,
         taken=dict.fromkeys(taken, f"{submitted.reply.code} {submitted.reply.text}")
-        if again
+        if again or delivery.taken
         else None,
         spent=spent,
         attempt=AttemptRecord(
             stage=Stage.BODY,
-            rule=DEFERRED_RULE if again else ACCEPTED_RULE,
+            rule=rule,
             reply_code=submitted.reply.code,
             enhanced_code=enhanced_code(submitted.reply.text),
             reply_text=submitted.reply.text,
@@ -303,6 +308,40 @@ def accepted(
             duration_ms=seconds * 1000,
             took_permit=True,
             recipients=len(taken),
+        ),
+    )
+
+
+def faulted(
+    delivery: Claimed,
+    claimed_by: str,
+    failed: SubmissionFailed,
+    *,
+    worker: str,
+    retry: RetrySettings,
+) -> Outcome:
+    """
+    Shape what is recorded of a refusal from which, by a fault of ours, nothing was concluded.
+
+    It counts: what was tried and refused must not be tried for ever.
+    """
+    last = delivery.attempts + 1 >= retry.max_attempts
+    return Outcome(
+        delivery_id=delivery.id,
+        mailbox_id=delivery.mailbox_id,
+        claimed_by=claimed_by,
+        transition=GIVE_UP if last else RETRY,
+        delay_seconds=None if last else retry.first_seconds * 2.0**delivery.attempts,
+        counted=True,
+        reason=VISIT_FAILED,
+        attempt=AttemptRecord(
+            stage=failed.stage,
+            rule=VISIT_FAILED,
+            reply_code=failed.reply_code,
+            enhanced_code=enhanced_code(failed.reply_text),
+            reply_text=failed.reply_text,
+            worker=worker,
+            took_permit=True,
         ),
     )
 
@@ -325,7 +364,7 @@ def enhanced_code(text: str) -> str | None:
 
 
 __all__ = [
-    "ACCEPTED_RULE", "DEFERRED_RULE", "FINAL_FOR_RECIPIENT", "SESSION_STAGES", "Park", "Pause",
-    "Repeated", "accepted", "decide", "enhanced_code", "expired", "failed_outcome", "judge",
-    "misconfigured", "token_unavailable",
+    "ACCEPTED_RULE", "DEFERRED_RULE", "FINAL_FOR_RECIPIENT", "SESSION_STAGES", "NextStep", "Park",
+    "Pause", "Repeated", "StopWorker", "accepted", "decide", "enhanced_code", "expired",
+    "failed_outcome", "faulted", "judge", "misconfigured", "token_unavailable",
 ]  # fmt: skip

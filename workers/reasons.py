@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from models.quota import EXTERNAL, RECIPIENTS
+from models.suppressions import RECIPIENT_SUPPRESSED
 from models.unsent import LEFT_BEHIND
+from workers.faults import VISIT_FAILED
 from workers.rule_book import every_verdict
+from workers.splitting import SPLIT_RULE
 from workers.verdict import Remedy
 
 
@@ -51,6 +54,13 @@ _OWN = {
     "token-unavailable": Meaning(
         "No access token could be had.", "Nothing to do; it is asked for again after a pause."
     ),
+    VISIT_FAILED: Meaning(
+        "Visits to its mailbox end by a fault of ours, so they keep a growing distance; nothing is "
+        "lost.",
+        "Look for visit_failed in the workers' logs and report it with these lines; it goes on "
+        "by itself once the fault is gone.",
+        Remedy.REPORT_BUG,
+    ),
     "misconfigured": Meaning(
         "The set-up of its mailbox cannot work.", "Correct it with `alertpost tenants edit SLUG`."
     ),
@@ -63,6 +73,16 @@ _OWN = {
         "The external recipients that its tenant may reach in 24 hours are used up.",
         "Nothing to do; it goes on by itself as the 24 hours slide. Alerts to the tenant's own "
         "domains are not held up.",
+    ),
+    RECIPIENT_SUPPRESSED: Meaning(
+        "Its recipients were refused before, so often that they are not used again.",
+        "See `alertpost suppressions list`; correct the address, or take it off with `alertpost "
+        "suppressions remove ADDRESS` and replay.",
+        Remedy.FIX_RECIPIENT,
+    ),
+    SPLIT_RULE: Meaning(
+        "One mail does not take so many recipients; some have it already.",
+        "Nothing to do; the others get it in parts of their own.",
     ),
     "recipients-deferred": Meaning(
         "Some recipients were put off by the server; the others got their mail.",

@@ -47,6 +47,10 @@ class RetryPolicy:
 
 DEFAULT_POLICY = RetryPolicy()
 
+PROBE_GROWS = 12
+LONGEST_PROBE_SECONDS = 86_400.0
+"""Probes double their distance up to so many times the first, but not beyond a day."""
+
 
 class Cause(StrEnum):
     """Why a delivery is given up."""
@@ -222,6 +226,7 @@ def escalated(verdict: Verdict, *, repeats: int, elapsed: timedelta) -> Verdict:
 
 
 def _park(verdict: Verdict, *, now: datetime, park_count: int) -> Park:
+    """Let probes come at a growing distance, but to the verdict's own second one."""
     assert verdict.scope is not None
     seconds = verdict.probe_in(park_count)
     probe_at = None if seconds is None else now + timedelta(seconds=seconds)

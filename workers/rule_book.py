@@ -11,6 +11,7 @@ from workers import (
     reply_rules_recipient,
     reply_rules_session,
     reply_rules_words,
+    weighing,
 )
 from workers.verdict import Verdict
 
@@ -56,6 +57,7 @@ def _of_replies() -> Iterator[Verdict]:
         reply_rules_recipient,
         reply_rules_session,
         reply_rules_words,
+        weighing,
     ):
         yield from _named_in(module)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -33,6 +34,7 @@ from workers.connections import Connections
 from workers.contents import Contents
 from workers.entra import Entra
 from workers.heartbeat import Heartbeat
+from workers.host_hold import HeldHosts
 from workers.keep_warm import KeepWarm
 from workers.lease import TokenLeases
 from workers.memories import SqlMemories
@@ -75,6 +77,7 @@ class Services:
     def __init__(self, settings: Settings, engine: Engine, *, room: Room | None = None) -> None:
         self.settings = settings
         self.worker = f"{socket.gethostname()[:30]}-{os.getpid()}-{uuid4().hex[:6]}"
+        self.sends_from = settings.worker.sends_from or socket.gethostname()[:100]
         loop = asyncio.get_running_loop()
         # An ordinary pool refuses the connection beyond its last one; this one lets callers wait.
         pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -99,7 +102,10 @@ class Services:
         day_limits = pacing.day_limits
         self.bucket_seconds = day_limits.bucket_seconds
         self.look = partial(
-            lane.look, limits=day_limits, lease_seconds=settings.visit.claim_seconds
+            lane.look,
+            limits=day_limits,
+            lease_seconds=settings.visit.claim_seconds,
+            sends_from=self.sends_from,
         )
         clock = RedisClock(self._redis, keys)
         self.timer = Timer(self._redis, keys, clock=clock)
@@ -132,6 +138,7 @@ class Services:
             wake=self.wake_waiting,
         )
         self.room = room or Room(settings.worker.concurrency)
+        self.held_hosts = HeldHosts()
         self.visits = Visits(self)
         self._sweeper = Sweeper(
             redis=self._redis,
@@ -232,6 +239,15 @@ class Services:
         with suppress(redis.RedisError):
             await self._redis.delete(self._keys.wake(mailbox_id, critical=critical))
         await self.wake(mailbox_id, critical=critical)
+
+    async def put_off(self, mailbox_id: UUID, *, seconds: float) -> None:
+        """Answer the wake-ups of a lane that must not be looked at now: later, all in one."""
+        # While their keys are set, none would be sent when the time has come.
+        with suppress(redis.RedisError):
+            await self._redis.delete(
+                *(self._keys.wake(mailbox_id, critical=critical) for critical in (False, True))
+            )
+        await self.timer.set(mailbox_id, math.ceil(seconds * 1000))
 
     async def wake_many(self, mailboxes: Sequence[tuple[UUID, bool]]) -> None:
         """Wake several lanes, each with whether something critical waits there."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import re
 import socket
 import ssl
 import time
@@ -87,6 +88,8 @@ class Features:
     smtputf8: bool
     eight_bit: bool
     size_limit: int | None
+    recipients_limit: int | None = None
+    """RCPTMAX of the LIMITS extension (RFC 9422)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,6 +508,7 @@ def _features(client: aiosmtplib.SMTP) -> Features:
         smtputf8=client.supports_extension("smtputf8"),
         eight_bit=client.supports_extension("8bitmime"),
         size_limit=_size_limit(client),
+        recipients_limit=_recipients_limit(client),
     )
 
 
@@ -689,6 +693,22 @@ def _size_limit(client: aiosmtplib.SMTP) -> int | None:
         return None
     limit = client.esmtp_extensions.get("size", "")
     return int(limit) if limit.isdigit() else 0
+
+
+def _recipients_limit(client: aiosmtplib.SMTP) -> int | None:
+    found = re.search(
+        r"\bRCPTMAX=([1-9][0-9]{0,5})\b", client.esmtp_extensions.get("limits", ""), re.IGNORECASE
+    )
+    return int(found[1]) if found else None
+
+
+def _command(line: str) -> bytes:
+    """Encode a command line; addresses were validated at the door, this is the second lock."""
+    if any(ord(character) < 0x20 or character == "\x7f" for character in line):  # noqa: PLR2004
+        raise SubmissionFailed(
+            stage=Stage.COMPOSE, reply_text="a control character in an address", failure="invalid"
+        )
+    return line.encode("utf-8") + b"\r\n"
 
 
 def _explains_loss(command: bytes, reply: Reply) -> bool:

@@ -8,7 +8,8 @@ A visit: what a worker does on a wake-up, from the slot to the last mail.
 Mails go strictly in the order of the claims, one at a time, and the outcome of one is committed
 before the next is submitted. So if this process dies, the first unsettled claim is the one mail
 whose fate is in doubt; the sweep relies on that. A visit that is cut short or meets a fault of ours
-leaves that one to the sweep as well: it is uncertain, and the third time dead.
+leaves that one to the sweep as well if its submission had begun: it is uncertain, and the third
+time dead. Whatever was not begun is given back as it was.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy import Connection
 
-from models import lane
+from models import host_holds, lane, suppressions
 from models.accounts import both, served_by
 from models.auth_forms import set_auth_form
 from models.errors import (
@@ -42,16 +43,19 @@ from models.errors import (
 )
 from models.lane_park import concerned
 from models.large_content import put_together
-from models.lifecycle import GIVE_UP, RETRY
+from models.lifecycle import ACCEPT, GIVE_UP, RETRY
+from models.mail_evidence import evidence
+from models.mailboxes import learn_max_recipients
 from models.quota import RECIPIENTS, charge
 from models.repeats import repeats
 from models.severity import Severity
 from models.stages import Stage
-from workers import conclusion
+from workers import conclusion, splitting, suppressing, weighing
 from workers.compose import compose
 from workers.compose_large import segments_of
 from workers.flow import Unread
 from workers.hand import Hand, Stopping
+from workers.host_hold import hold_host, release_host
 from workers.lease import Lease
 from workers.oauth_errors import classify_oauth
 from workers.pacing import PacingUnavailable
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     from models.quota import Spent
     from models.senders import Sender
     from workers.connections import Kept
+    from workers.faults import Rest
     from workers.pacing import Entry, Waiting, Watched
     from workers.services import Services
     from workers.visits import Visits
@@ -109,6 +114,8 @@ class VisitEnd(StrEnum):
     """Another mailbox of the account waits for the connection, and it is its turn."""
     MOVED = "moved"
     """Another account signs in for the mailbox than did before."""
+    HELD = "held"
+    """The server refuses the address that this host sends from: nobody here sends to it."""
     STOPPING = "stopping"
     AWAY = "away"
     """Redis or SQL is away; the sweep comes back to the lane."""
@@ -148,13 +155,26 @@ class Visit:
         self._retry_seconds: float | None = None
         self._retries_at: list[float] = []
         self._probing = False
+        self._probing_host = False
         self._batch = services.settings.visit.claim_batch
         self._signed_in_for: UUID | None = None
         self._alarm_at: float | None = None
         self._clock_ahead = timedelta(0)
         self._accepted_domains: frozenset[str] | None = None
-        self._broken = False
         self._comes_back = False
+        self.rest: Rest | None = None
+        """How long to leave the mailbox alone, because this visit ended by a fault of ours."""
+        self.owes_a_rest = False
+        """Whether an answer's consequence could not be recorded: nobody may ask again at once."""
+        # Of the first claim: recipients that are suppressed, each with the words for it, and those
+        # whose refusals are counted.
+        self._barred: dict[str, str] = {}
+        self._counted: frozenset[str] = frozenset()
+        # Likewise: whether it may be out, and how it was refused if it surely is not.
+        self._went_out = False
+        self._in_doubt = False
+        self._refused: SubmissionFailed | None = None
+        # Until when, on the monotonic clock, claims and slot are certainly still ours.
         self._submitting = False
         # Until when, on the monotonic clock, the claims are certainly still ours.
         self._claims_until = 0.0
@@ -225,10 +245,13 @@ class Visit:
             end = VisitEnd.STOPPING
         except (PacingUnavailable, StoreUnavailable) as away:
             log.warning("visit_away", mailbox_id=str(self.mailbox_id), reason=str(away)[:200])
-        except BaseException:
-            self._broken = True
+        except Exception:
+            self.owes_a_rest = True
             raise
         finally:
+            if self.owes_a_rest:
+                # Before anything is given back: that wakes the lane.
+                self.rest = self._visits.faults.note(self.mailbox_id)
             # A cancelled visit still has to give back what it holds.
             await asyncio.shield(self._close(end))
         return end
@@ -297,6 +320,7 @@ class Visit:
         if not limit:
             return False
 
+        await self._end_probe()
         wish = lane.Wish(self.mailbox_id, self._visit_id, limit, only_critical)
         self._claims_until = time.monotonic() + settings.claim_seconds
         found = await self._services.recorder.together(
@@ -305,6 +329,13 @@ class Visit:
         self._sender, self._probing, granted = found.sender, found.probing, found.granted
         if found.read:
             self._sender_read_at = time.monotonic()
+        self._probing_host = found.probing_host
+        if found.held_seconds is not None:
+            assert self._sender is not None
+            self._services.held_hosts.note(
+                self._sender.smtp_host, self.mailbox_id, found.held_seconds
+            )
+            raise _Halt(VisitEnd.HELD)
         if found.now is not None:
             self._clock_ahead = found.now - self._services.now()
         self._claims.extend(granted.claims)
@@ -429,6 +460,10 @@ class Visit:
         if delivery.expires_at is not None and delivery.expires_at <= self._now():
             await self._settle(delivery, conclusion.expired(delivery, self._visit_id))
             return
+        delivery = await self._without_suppressed(delivery)
+        if await self._nobody_left(delivery):
+            return
+        self._keep_to_hold()
         prepared = await self._prepared(delivery)
         if prepared is None:
             return
@@ -441,7 +476,7 @@ class Visit:
             self._alarm_in(0)
             raise _Halt(VisitEnd.AWAY)
         started = time.perf_counter()
-        self._submitting = True
+        self._submitting = self._in_doubt = True
         try:
             submitted = await session.submit(envelope, may_send=self._may_send)
         except Unread as unread:
@@ -451,17 +486,87 @@ class Visit:
             await self._content_unread(delivery, unread.reason)
         except SubmissionFailed as failed:
             self._submitting = False
+            self._in_doubt = failed.stage == Stage.BODY and failed.reply_code is None
             if self._wants_new_connection(delivery, session, failed):
                 # The next turn sends it over that.
                 self._drop_session()
                 return
+            self._refused = failed
             seconds = time.perf_counter() - started
-            await self._fail(delivery, failed, seconds=seconds, took_permit=True)
+            await self._fail(delivery, failed, seconds=seconds, took_permit=True, envelope=envelope)
         else:
             self._submitting = False
             await self._accepted(
                 delivery, submitted, envelope, seconds=time.perf_counter() - started
             )
+
+    @property
+    def _smtp_host(self) -> str:
+        return "" if self._sender is None else self._sender.smtp_host
+
+    def _keep_to_hold(self) -> None:
+        """Ask for nothing where another visit of this process just found our address refused."""
+        if not self._probing_host and self._services.held_hosts.holds(self._smtp_host):
+            raise _Halt(VisitEnd.HELD)
+
+    async def _nobody_left(self, delivery: lane.Claimed) -> bool:
+        """End a mail of which all recipients that are left are suppressed."""
+        if not self._barred or splitting.left_to_serve(delivery):
+            return False
+        outcome = suppressing.suppressed(
+            delivery, self._visit_id, self._barred, worker=self._services.worker
+        )
+        await self._settle(delivery, outcome)
+        return True
+
+    async def _without_suppressed(self, delivery: lane.Claimed) -> lane.Claimed:
+        """Treat the recipients that are suppressed as refused."""
+        self._barred, self._counted = {}, frozenset()
+        assert self._sender is not None
+        if not self._sender.suppresses:
+            return delivery
+        left = splitting.left_to_serve(delivery)
+        found = await self._services.recorder.run(
+            partial(suppressions.known, tenant=self._sender.tenant_id, addresses=left)
+        )
+        if not found:
+            return delivery
+        self._counted = frozenset(found)
+        severity, now = Severity(delivery.severity), self._now()
+        for address in left:
+            one = found.get(suppressions.key_of(address))
+            if one is not None and one.bars(severity, now):
+                self._barred[address] = one.sentence
+        if self._barred:
+            delivery = replace(delivery, refused=delivery.refused | self._barred)
+            self._claims[0] = delivery
+        return delivery
+
+    async def _note_refusals(self, found: Sequence[suppressions.Refusal]) -> None:
+        """Count recipients that were refused for good against their addresses."""
+        if not found or self._sender is None:
+            return
+        await self._settled()
+        tenant = self._sender.tenant_id
+        fresh = await self._services.recorder.run(
+            partial(suppressions.note, tenant=tenant, refusals=found)
+        )
+        self._sender = replace(self._sender, suppresses=True)
+        for address in fresh:
+            log.warning("recipient_suppressed", tenant_id=str(tenant), address=address)
+
+    async def _note_taken(self, taken: Sequence[str]) -> None:
+        """Take addresses off the list that take mail after all."""
+        again = [one for one in taken if suppressions.key_of(one) in self._counted]
+        if not again or self._sender is None:
+            return
+        await self._settled()
+        tenant = self._sender.tenant_id
+        freed = await self._services.recorder.run(
+            partial(suppressions.took, tenant=tenant, addresses=again)
+        )
+        for address in freed:
+            log.info("recipient_unsuppressed", tenant_id=str(tenant), address=address)
 
     def _wants_new_connection(
         self, delivery: lane.Claimed, session: SmtpSession, failed: SubmissionFailed
@@ -491,6 +596,9 @@ class Visit:
         tries = 0
         while True:
             started = time.perf_counter()
+            if self._visits.faults.seconds_left(self.mailbox_id):
+                # Another visit of this process just found out: ask for nothing meanwhile.
+                raise _Halt(VisitEnd.NOT_READY)
             lease = await self._lease(delivery, rejected)
             # Asked once more after the claim: should Redis forget the slot from here on, whoever
             # teaches it finds the claim in SQL, and counts this connection.
@@ -712,6 +820,7 @@ class Visit:
             raise SubmissionFailed(
                 stage=Stage.COMPOSE, failure="compose", reply_text="no recipient is left to serve"
             )
+        recipients = recipients[: splitting.most_recipients(self._sender, session.features)]
         return Envelope(
             sender=self._sender.address,
             recipients=recipients,
@@ -744,7 +853,11 @@ class Visit:
                 refused[address] = f"{reply.code} {reply.text}"
             else:
                 deferred[address] = verdict
+        too_many = [a for a, verdict in deferred.items() if verdict.action is Action.SPLIT]
+        for address in too_many:
+            del deferred[address]
         taken = [address for address in envelope.recipients if address not in submitted.refused]
+        tried = {*envelope.recipients} - {*too_many}
         outcome = conclusion.accepted(
             delivery,
             self._visit_id,
@@ -755,6 +868,7 @@ class Visit:
             refused=refused,
             taken=taken,
             deferred=deferred,
+            left=[one for one in splitting.left_to_serve(delivery) if one not in tried],
             retry=self._services.settings.retry,
             now=self._now(),
             spent=self._spent(taken),
@@ -773,8 +887,19 @@ class Visit:
                 duration_ms=round(seconds * 1000, 1),
             )
         await self._settle(delivery, outcome)
+        self._went_out = True
+        if too_many:
+            await self._learn_most(len(taken))
+        await self._note_taken(taken)
+        await self._note_refusals(
+            suppressing.refusals(
+                {address: (reply.code, reply.text) for address, reply in submitted.refused.items()}
+            )
+        )
         if seconds > SLOW_SECONDS:
             await self._share_out(seconds)
+        if self._probing_host:
+            await self._release_host()
         sender = self._sender
         if sender is not None and (self._probing or sender.parked_at or sender.pause_count):
             await self._resume()
@@ -799,22 +924,81 @@ class Visit:
         *,
         seconds: float,
         took_permit: bool,
+        envelope: Envelope | None = None,
     ) -> None:
         verdict = conclusion.judge(failed, fresh_token=False)
         sender = self._sender
         assert sender is not None
         if self._session is not None and not self._session.usable:
             self._drop_session()
+        if envelope is not None and splitting.can_split(verdict, failed, envelope.recipients):
+            await self._split(delivery, verdict, failed, envelope, seconds=seconds)
+            await self._note_refusals(suppressing.refusals(failed.refused))
+            return
         other = await self._may_sign_in_as_mailbox(verdict)
+        assert self._sender is not None
         await self._conclude(
             delivery,
-            SIGNED_IN_AS_MAILBOX if other else with_patience(sender, verdict),
+            SIGNED_IN_AS_MAILBOX
+            if other
+            else weighing.in_context(with_patience(sender, verdict), failed, envelope),
             failed,
             seconds=seconds,
             took_permit=took_permit,
         )
         if other:
             await self._keep_form()
+        if envelope is not None:
+            await self._note_refusals(suppressing.refusals_of(failed, verdict, envelope.recipients))
+
+    async def _split(
+        self,
+        delivery: lane.Claimed,
+        verdict: Verdict,
+        failed: SubmissionFailed,
+        envelope: Envelope,
+        *,
+        seconds: float,
+    ) -> None:
+        """Send the mail to fewer recipients at a time."""
+        assert self._sender is not None
+        outcome, most = splitting.too_many(
+            delivery,
+            self._visit_id,
+            verdict,
+            failed,
+            envelope.recipients,
+            host=self._sender.smtp_host,
+            worker=self._services.worker,
+            seconds=seconds,
+        )
+        log.info(
+            "delivery_attempt",
+            tenant_id=str(delivery.tenant_id),
+            delivery_id=str(delivery.id),
+            attempt=delivery.attempts + 1,
+            stage=failed.stage,
+            reply_code=failed.reply_code,
+            verdict=outcome.reason,
+            outcome=outcome.transition.target.value,
+            recipients=len(envelope.recipients),
+            duration_ms=round(seconds * 1000, 1),
+        )
+        self.owes_a_rest = True
+        await self._settle(delivery, outcome)
+        if most is not None:
+            await self._learn_most(most)
+        self.owes_a_rest = False
+
+    async def _learn_most(self, recipients: int) -> None:
+        """Remember how many recipients one mail may have, for all visits to come."""
+        await self._settled()
+        assert self._sender is not None
+        await self._services.recorder.run(
+            partial(learn_max_recipients, mailbox_id=self.mailbox_id, most=recipients)
+        )
+        self._sender = replace(self._sender, max_recipients=recipients)
+        log.warning("recipients_limited", mailbox_id=str(self.mailbox_id), most=recipients)
 
     async def _conclude(
         self,
@@ -829,6 +1013,7 @@ class Visit:
         services = self._services
         assert self._sender is not None
         sender = self._sender
+        self.owes_a_rest = True
         repeated = await self._repeated(delivery, verdict, failed)
         now = self._now()
         step = conclusion.decide(
@@ -840,6 +1025,8 @@ class Visit:
             now=now,
             repeated=repeated,
         )
+        if weighing.needs_evidence(step, failed.stage):
+            step = await self._weigh(delivery, verdict, step, now=now)
         outcome = conclusion.failed_outcome(
             delivery,
             self._visit_id,
@@ -870,11 +1057,19 @@ class Visit:
         if isinstance(step, conclusion.Pause):
             await self._settled()
             await self._pause(step, of_account=conclusion.concerns_account(step, failed.stage))
+            self.owes_a_rest = False
             raise _Halt(VisitEnd.HALTED)
+        if isinstance(step, conclusion.StopWorker):
+            await self._settled()
+            await self._hold_host(step.verdict, failed)
+            self.owes_a_rest = False
+            raise _Halt(VisitEnd.HELD)
         if isinstance(step, conclusion.Park):
             await self._settled()
             await self._park(step, failed, now=now)
+            self.owes_a_rest = False
             raise _Halt(VisitEnd.HALTED)
+        self.owes_a_rest = False
 
     async def _repeated(
         self, delivery: lane.Claimed, verdict: Verdict, failed: SubmissionFailed
@@ -882,7 +1077,7 @@ class Visit:
         """Count the same answers in a row, where the verdict changes with their number."""
         if verdict.limit is None:
             return conclusion.Repeated()
-        # What rests the whole mailbox is counted over its mails: each would be the first else.
+        # What rests the whole mailbox is counted over its mails: after a pause another one tries.
         whole_mailbox = failed.stage in conclusion.SESSION_STAGES or verdict.scope is not None
         count, elapsed = await self._services.recorder.run(
             partial(
@@ -894,12 +1089,41 @@ class Visit:
         )
         return conclusion.Repeated(times=count + 1, elapsed=elapsed)
 
+    async def _weigh(
+        self,
+        delivery: lane.Claimed,
+        verdict: Verdict,
+        step: conclusion.NextStep,
+        *,
+        now: datetime,
+    ) -> conclusion.NextStep:
+        """Ask what the server did with this mail before, and with others since."""
+        found = await self._services.recorder.run(
+            partial(
+                evidence,
+                delivery_id=delivery.id,
+                mailbox_id=self.mailbox_id,
+                rules=weighing.rules_of(verdict, step),
+            )
+        )
+        return weighing.weigh(
+            step,
+            found,
+            others_in_hand=len(self._claims) > 1,
+            attempts=delivery.attempts,
+            retry=self._services.settings.retry,
+            now=now,
+        )
+
     async def _settle(self, delivery: lane.Claimed, outcome: lane.Outcome) -> None:
         """Hand the outcome to the recorder; the commit is awaited before the next mail."""
         await self._settled()
         assert self._claims
         assert self._claims[0] is delivery
         self._claims.popleft()
+        if self._barred and outcome.transition in {ACCEPT, GIVE_UP}:
+            outcome = replace(outcome, refused=self._barred | (outcome.refused or {}))
+        self._in_doubt, self._refused = False, None
         self.moved_at = time.monotonic()
         self._settling = self._services.recorder.settle(outcome)
         if outcome.transition is RETRY:
@@ -917,6 +1141,8 @@ class Visit:
         retry_seconds, self._retry_seconds = self._retry_seconds, None
         if settling is not None:
             await settling
+            if self._went_out:
+                self._visits.faults.forget(self.mailbox_id)
         if retry_seconds is not None:
             # It is due so long after its commit: counted from before it the alarm would be early,
             # find nothing due, and be lost.
@@ -982,6 +1208,51 @@ class Visit:
         # What other visits have claimed meanwhile would only repeat the error.
         await self._services.halt(mailboxes)
 
+    async def _hold_host(self, verdict: Verdict, failed: SubmissionFailed) -> None:
+        """Let nobody send to this server from our address, whichever mailbox and worker."""
+        services = self._services
+        assert self._sender is not None
+        host = self._sender.smtp_host
+        probing, self._probing_host = self._probing_host, False
+        seconds, behind = await services.recorder.run(
+            partial(
+                hold_host,
+                smtp_host=host,
+                sends_from=services.sends_from,
+                rule=verdict.rule,
+                answer=f"{failed.reply_code or ''} {failed.reply_text}".strip(),
+                pause_seconds=verdict.pause_seconds,
+                probing=probing,
+            )
+        )
+        services.held_hosts.note(host, self.mailbox_id, seconds)
+        log.error(
+            "host_held",
+            smtp_host=host,
+            sends_from=services.sends_from,
+            reason=verdict.rule,
+            meaning=verdict.meaning,
+            next_step=verdict.next_step,
+            mailboxes=len(behind),
+            seconds=round(seconds, 1),
+        )
+        # What visits have claimed would only meet the same.
+        await services.pacer.halt(await services.accounts.parties(behind))
+
+    async def _release_host(self) -> None:
+        """Our address is taken again: everybody behind it goes on."""
+        await self._settled()
+        services = self._services
+        assert self._sender is not None
+        host = self._sender.smtp_host
+        self._probing_host = False
+        behind = await services.recorder.run(
+            partial(release_host, smtp_host=host, sends_from=services.sends_from)
+        )
+        services.held_hosts.forget(host)
+        log.info("host_released", smtp_host=host, sends_from=services.sends_from)
+        await services.wake_many([(mailbox_id, False) for mailbox_id in behind])
+
     async def _resume(self) -> None:
         """A mail went through: what was parked or slowed for the same cause goes on."""
         await self._settled()
@@ -1008,6 +1279,7 @@ class Visit:
     async def _close(self, end: VisitEnd) -> None:
         """Give back claims, connection and slot; see to it that the lane is looked at again."""
         clean = await self._give_back()
+        await self._end_probe()
         try:
             may_keep = clean and not self._visits.stopping and end is not VisitEnd.GIVES_WAY
             waiting = await self._leave(
@@ -1020,13 +1292,42 @@ class Visit:
             self._drop_session()
         await self._follow_up(end, waiting=waiting)
 
+    async def _end_probe(self) -> None:
+        """Leave the probe of a held host to another visit: this one could not make it."""
+        if not self._probing_host:
+            return
+        self._probing_host = False
+        try:
+            await self._services.recorder.run(
+                partial(
+                    host_holds.leave_probe,
+                    smtp_host=self._smtp_host,
+                    sends_from=self._services.sends_from,
+                )
+            )
+        except Exception as error:  # noqa: BLE001 - it is over by itself after a while
+            log.warning("probe_left_to_expire", reason=str(error)[:200])
+
     async def _give_back(self) -> bool:
         """Return what was not sent; False where claims are left to expire, for the sweep."""
-        left = self._broken and bool(self._claims)
+        left = self._in_doubt and bool(self._claims)
         if left:
             self._claims.popleft()
         try:
             await self._settled()
+            if self._refused is not None and self._claims:
+                delivery, worker = self._claims[0], self._services.worker
+                await self._settle(
+                    delivery,
+                    conclusion.faulted(
+                        delivery,
+                        self._visit_id,
+                        self._refused,
+                        worker=worker,
+                        retry=self._services.settings.retry,
+                    ),
+                )
+                await self._settled()
             if self._claims:
                 ids = [claimed.id for claimed in self._claims]
                 self._claims.clear()

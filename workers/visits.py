@@ -16,7 +16,9 @@ from uuid import UUID
 
 import structlog
 
+from models import lane
 from workers.connections import TEND_SECONDS
+from workers.faults import PAUSE_FROM, VISIT_FAILED, Faults, Rest
 from workers.pacing import PacingUnavailable
 from workers.visit import Visit, VisitEnd
 
@@ -42,6 +44,7 @@ class Visits:
         """Whether no mail is to be begun any more."""
         self.at_the_door: set[UUID] = set()
         """Mailboxes of which a visit waits for the next permit."""
+        self.faults = Faults()
 
     def stop(self) -> None:
         """Begin no more mails; may be called from any thread."""
@@ -104,12 +107,42 @@ class Visits:
         if self.stopping:
             await self._services.pass_on(mailbox_id, critical=critical)
             return VisitEnd.STOPPING
+        rest_seconds = self.faults.seconds_left(
+            mailbox_id
+        ) or self._services.held_hosts.seconds_left(mailbox_id)
+        if rest_seconds:
+            await self._services.put_off(mailbox_id, seconds=rest_seconds)
+            return VisitEnd.NOT_READY
         visit = Visit(self._services, self, mailbox_id, critical=critical)
         self._open.add(visit)
         try:
-            return await visit.run()
+            end = await visit.run()
+        except Exception:
+            await self._rest(mailbox_id, visit.rest or self.faults.note(mailbox_id))
+            raise
         finally:
             self._open.discard(visit)
+        if visit.rest is not None:
+            await self._rest(mailbox_id, visit.rest)
+        return end
+
+    async def _rest(self, mailbox_id: UUID, rest: Rest) -> None:
+        """Let a fault that repeats be seen, and let all workers leave the mailbox alone."""
+        times, seconds = rest.times, rest.seconds
+        log.error("mailbox_rests", mailbox_id=str(mailbox_id), in_a_row=times, seconds=seconds)
+        if times >= PAUSE_FROM:
+            # Each by itself: the fault may lie in either of them.
+            with suppress(Exception):
+                await self._services.recorder.run(
+                    partial(
+                        lane.pause, mailbox_ids=[mailbox_id], seconds=seconds, reason=VISIT_FAILED
+                    )
+                )
+            with suppress(Exception):
+                party = await self._services.accounts.party(mailbox_id)
+                await self._services.pacer.halt([party])
+        with suppress(Exception):
+            await self._services.put_off(mailbox_id, seconds=seconds)
 
     def looked_after(self) -> set[UUID]:
         """Name mailboxes of which a visit gets on, or waits for a permit: it looks there again."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "warnings": "warnings:warnings",
     "deliveries": "deliveries:app",
     "dead": "dead:app",
+    "suppressions": "suppressions:app",
     "audit": "audit:app",
     "db": "db:app",
     "keys": "keys:app",

@@ -98,15 +98,22 @@ def add(
 @app.command("edit")
 def edit(
     address: Address,
+    *,
     display_name: DisplayName = None,
     auth_user: AuthUser = None,
     default: Annotated[
         bool, typer.Option("--default", help="Takes its tenant's alerts that name no mailbox.")
     ] = False,
+    max_recipients: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, max=1000, help="Recipients of one mail; 0: no limit."),
+    ] = None,
     who: As = None,
 ) -> None:
-    """Change the names of a mailbox; an empty one ("") takes a name away."""
-    changes: dict[str, str | None] = {}
+    """Change a mailbox; an empty name ("") takes a name away."""
+    changes: dict[str, str | int | None] = {}
+    if max_recipients is not None:
+        changes["max_recipients"] = max_recipients or None
     if display_name is not None:
         changes["display_name"] = display_name or None
     if auth_user is not None:
@@ -435,6 +442,7 @@ def show(address: Address, as_json: Json = False) -> None:
             "pause reason": _pause_reason(entry),
             "consent": _consent_text(entry),
             "refreshed": entry.refreshed_at,
+            "recipients of a mail": _most_recipients(entry),
             "recipients of 24 hours": f"{used:,} of {day.recipients:,}" if day.recipients else used,
             "waiting": entry.waiting,
             "dead letters": entry.dead,
@@ -583,6 +591,14 @@ def _pause_reason(entry: MailboxEntry) -> str | None:
         return None
     meaning = meaning_of(entry.pause_reason)
     return f"{entry.pause_reason}: {meaning.meaning}" if meaning else entry.pause_reason
+
+
+def _most_recipients(entry: MailboxEntry) -> str | None:
+    if entry.max_recipients is None:
+        return None
+    learned = entry.recipients_learned_at
+    how = "set" if learned is None else f"learned from the server on {learned:%Y-%m-%d}"
+    return f"at most {entry.max_recipients:,} ({how}); more go out in parts"
 
 
 def _authenticates(entry: MailboxEntry) -> str | None:

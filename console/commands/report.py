@@ -13,7 +13,7 @@ from rich.text import Text
 
 from console.context import opened
 from console.options import Since, Tenant
-from console.output import Json, out, print_json, print_table
+from console.output import Json, counted, out, print_json, print_table
 from models.database import read
 from models.reports import TOTAL, Figures, Report
 from models.reports import report as report_on
@@ -88,6 +88,10 @@ def _print(found: Report) -> None:
             title="Why tries failed",
             right=("Times",),
         )
+    if found.suppressed:
+        addresses = counted(found.suppressed, "address is", "addresses are")
+        out.print()
+        out.print(Text(f"{addresses} not used again: `alertpost suppressions list`."))
 
 
 _STATES = (

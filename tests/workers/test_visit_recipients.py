@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.faults import Close, Fault, RefuseRecipients
+from models import mailboxes
+from models.database import write
+from sandbox.faults import Answer, Close, CutAfterDot, Fault, RefuseRecipients
 from sandbox.limits import Limits
 from tests.fixtures.whole import Whole
 from tests.workers.visit_parts import IMPATIENT, drain, send, visit
@@ -169,3 +171,133 @@ async def test_international_addresses_are_refused_where_the_server_knows_none(
     assert "SMTPUTF8" in row.reply_text
     assert whole.attempts(receipt.delivery_id)[0].took_permit is False
     assert whole.row(later.delivery_id).state == "accepted"
+
+
+TOO_MANY = "550 5.5.3 RESOLVER.ADR.RecipLimit; too many recipients"
+
+
+async def _all_parts(whole: Whole, receipt: Any) -> Any:
+    """Look until all is over; of a mail in parts nobody may be served twice or under another id."""
+    await drain(whole, receipt.mailbox_id)
+    row = whole.row(receipt.delivery_id)
+    served = [address for served in _served(whole) for address in served]
+    assert len(served) == len(set(served))
+    assert {mail.message_id for mail in whole.outbox()} <= {row.message_id}
+    return row
+
+
+async def test_parts_cost_no_attempts_and_the_limit_is_remembered(whole: Whole) -> None:
+    """Forty recipients by two: more parts than attempts, and no refusal for the next mail."""
+    mailbox = whole.exchange()
+    mailbox.limits = replace(Limits(), recipients_per_message=2)
+    receipt = send(whole, to=[f"{n}@contoso.example" for n in range(40)])
+
+    row = await _all_parts(whole, receipt)
+
+    assert (row.state, row.attempts, row.refused) == ("accepted", 1, {})
+    assert len(row.taken) == 40
+    assert [len(recipients) for recipients in _served(whole)] == [2] * 20
+    assert [attempt.recipients for attempt in whole.attempts(receipt.delivery_id)] == [2] * 20
+    violations = mailbox.violations["recipients_per_message"]
+    second = send(whole, to=[f"x{n}@contoso.example" for n in range(5)])
+    await drain(whole, second.mailbox_id)
+    assert mailbox.violations["recipients_per_message"] == violations
+    assert [len(recipients) for recipients in _served(whole)][20:] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("phase", ["data", "body"])
+async def test_a_mail_that_is_refused_whole_for_its_recipients_is_split(
+    whole: Whole, phase: Any
+) -> None:
+    """550 5.5.3 to all of it: the same mail goes to fewer at a time, and all of them have it."""
+    whole.sandbox.exchange.inject(Fault("many", phase, Answer(TOO_MANY), times=2))
+    receipt = send(whole, to=[f"{n}@contoso.example" for n in range(20)])
+
+    row = await _all_parts(whole, receipt)
+
+    assert (row.state, row.attempts, len(row.taken)) == ("accepted", 1, 20)
+    # 20, then 5, then 1 at a time.
+    assert [len(recipients) for recipients in _served(whole)] == [1] * 20
+
+
+async def test_a_mail_of_which_all_recipients_are_too_many_is_split(whole: Whole) -> None:
+    """Also where each RCPT is refused so."""
+    _refuse(whole, "*", TOO_MANY, times=8)
+    receipt = send(whole, to=[f"{n}@contoso.example" for n in range(8)])
+
+    row = await _all_parts(whole, receipt)
+
+    assert (row.state, row.attempts, len(row.taken)) == ("accepted", 1, 8)
+    assert [len(recipients) for recipients in _served(whole)] == [2] * 4
+
+
+async def test_a_recipient_that_alone_is_too_many_is_refused_and_it_ends(whole: Whole) -> None:
+    """The others have their mail; where that is nobody, it is a dead letter with the reason."""
+    _refuse(whole, BAD, TOO_MANY)
+    receipt = send(whole, to=[BAD, GOOD, *(f"{n}@contoso.example" for n in range(6))])
+
+    row = await _all_parts(whole, receipt)
+
+    assert (row.state, list(row.refused), len(row.taken)) == ("accepted", [BAD], 7)
+    assert row.refused[BAD].startswith("550 5.5.3")
+    _refuse(whole, "*", TOO_MANY)
+    nobody = send(whole, to=[f"{n}@contoso.example" for n in range(6)])
+    await drain(whole, nobody.mailbox_id)
+    row = whole.row(nobody.delivery_id)
+    assert (row.state, row.reason) == ("dead", "too-many-recipients-always")
+    assert len(row.refused) == 6
+    tries = whole.attempts(nobody.delivery_id)
+    assert len(tries) <= 10
+
+
+async def test_a_single_recipient_that_is_too_many_for_now_is_tried_again(whole: Whole) -> None:
+    """452 to one recipient alone is no matter of its number: it is put off, and counts."""
+    _refuse(whole, GOOD, "452 4.5.3 Too many recipients", times=2)
+    receipt = send(whole, to=[GOOD])
+
+    row = await _all_parts(whole, receipt)
+
+    assert (row.state, row.attempts) == ("accepted", 3)
+
+
+async def test_a_known_limit_splits_before_anything_is_sent(whole: Whole) -> None:
+    """What somebody set for the mailbox, or the server says in EHLO, is kept to from the start."""
+    with write(whole.engine) as connection:
+        mailboxes.edit_mailbox(connection, "alerts@contoso.example", max_recipients=3)
+    receipt = send(whole, to=[f"{n}@contoso.example" for n in range(7)])
+
+    row = await _all_parts(whole, receipt)
+
+    assert (row.state, row.attempts) == ("accepted", 1)
+    assert [len(recipients) for recipients in _served(whole)] == [3, 3, 1]
+
+
+async def test_refused_and_put_off_recipients_are_accounted_between_parts(whole: Whole) -> None:
+    """One who is refused and one who is put off change nothing for the parts of the others."""
+    with write(whole.engine) as connection:
+        mailboxes.edit_mailbox(connection, "alerts@contoso.example", max_recipients=2)
+    _refuse(whole, BAD, "no_such_recipient")
+    whole.sandbox.exchange.inject(Fault("later", "rcpt", RefuseRecipients("1@*", PUT_OFF), times=2))
+    receipt = send(whole, to=["0@contoso.example", "1@contoso.example", BAD, GOOD])
+
+    row = await _all_parts(whole, receipt)
+
+    assert (row.state, list(row.refused)) == ("accepted", [BAD])
+    assert sorted(row.taken) == ["0@contoso.example", "1@contoso.example", GOOD]
+
+
+async def test_a_part_that_is_lost_leaves_only_its_own_recipients_in_doubt(whole: Whole) -> None:
+    """Cut after the dot of the second part: those of the first are not served again."""
+    with write(whole.engine) as connection:
+        mailboxes.edit_mailbox(connection, "alerts@contoso.example", max_recipients=2)
+    whole.sandbox.exchange.inject(Fault("cut", "body", CutAfterDot(taken=True), times=1, after=1))
+    receipt = send(whole, to=[f"{n}@contoso.example" for n in range(6)])
+
+    await drain(whole, receipt.mailbox_id)
+
+    row = whole.row(receipt.delivery_id)
+    assert (row.state, row.uncertain, len(row.taken)) == ("accepted", True, 6)
+    served = [address for served in _served(whole) for address in served]
+    assert sorted(served) == sorted(
+        [f"{n}@contoso.example" for n in range(6)] + [f"{n}@contoso.example" for n in (2, 3)]
+    )
