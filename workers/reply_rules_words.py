@@ -150,6 +150,7 @@ WORD_RULES = (
         ),
         stages=_WITH_RECIPIENTS,
     ),
+    # The recipient's own limit.
     ReplyRule(
         verdict=FLOODED,
         text=words(
@@ -159,6 +160,7 @@ WORD_RULES = (
         ),
         stages=_WITH_RECIPIENTS,
     ),
+    # The recipient's mailbox is full, or over its quota.
     ReplyRule(
         verdict=RECIPIENT_FULL,
         text=words(
@@ -172,6 +174,7 @@ WORD_RULES = (
         text=words(r"\b(?:SPF|DKIM|DMARC)\b"),
         stages=_WITH_RECIPIENTS,
     ),
+    # Content, attachments, viruses, phishing, a message that is spam.
     ReplyRule(
         verdict=CONTENT_REFUSED,
         text=words(
@@ -180,7 +183,7 @@ WORD_RULES = (
         ),
         stages=_WITH_CONTENT,
     ),
-    # Our sign-in, whatever was being said when the server thought of it.
+    # Our sign-in or our right to relay, whatever was being said when the server thought of it.
     ReplyRule(
         verdict=NOT_AUTHENTICATED,
         text=words(
@@ -195,6 +198,7 @@ WORD_RULES = (
         ),
         stages=_WITH_MAIL,
     ),
+    # Too large, or beyond a size.
     ReplyRule(
         verdict=TOO_LARGE,
         text=words(
@@ -204,7 +208,7 @@ WORD_RULES = (
         stages=_WITH_SIZE,
         codes=_FINAL,
     ),
-    # How much we send.
+    # How much we send: a limit, quota, threshold or rate that is exceeded, too many, throttled.
     ReplyRule(
         verdict=LIMIT_REACHED,
         text=words(
@@ -216,6 +220,7 @@ WORD_RULES = (
             r"|throttl|rate[- ]?limit|slow down|too (?:fast|quickly|often|frequently)\b))"
         ),
     ),
+    # The sender, account, user, tenant or customer is blocked, banned or suspended.
     ReplyRule(
         verdict=SENDER_BLOCKED,
         text=words(
@@ -226,11 +231,13 @@ WORD_RULES = (
         stages=_WITH_MAIL,
         codes=_FINAL,
     ),
+    # Temporary, transient, try again later.
     ReplyRule(
         verdict=PASSES,
         text=words(r"\btemporar|\btransient|try again|again later|retry later|later retry"),
         codes=_FINAL,
     ),
+    # Blocked or banned, and not said who or what.
     ReplyRule(
         verdict=BLOCKED, text=words(r"\b(?:blocked|banned)\b"), stages=_WITH_MAIL, codes=_FINAL
     ),
