@@ -21,6 +21,7 @@ from workers.reply_rules_mail import LOCKOUT_PROBE, TOO_LARGE
 from workers.reply_rules_recipient import (
     DOMAIN_NOT_AUTHENTICATED,
     FLOODED,
+    IN_A_TIME,
     RECIPIENT_FULL,
     RESTRICTED,
 )
@@ -115,6 +116,7 @@ PASSES = retry_backoff(
     "The server refuses for good by its number, but says that it passes.",
 )
 
+_BLOCKED = r"(?:blocked|banned|suspended|restricted|deactivated)"
 _LIST = r"(?<!allow )(?<!allow/)(?<!allow-)block[- ]?list|black[- ]?list|deny[- ]?list"
 _SHUT_OUT = (
     r"(?:blocked|banned|rejected|denied|refused|listed|not (?:allowed|accepted|permitted|welcome))"
@@ -143,7 +145,7 @@ WORD_RULES = (
     ReplyRule(
         verdict=RESTRICTED,
         text=words(
-            r"blocked (?:by|for) (?:the |this )?recipient|bann?ed recipient"
+            r"RESOLVER\.RST\.|blocked (?:by|for) (?:the |this )?recipient|bann?ed recipient"
             r"|recipient (?:has |is )?(?:blocked|banned|blocks)"
             r"|not authenticated (?:for|by) (?:the |this )?"
             r"(?:group|mailbox|contact|organi[sz]ation)"
@@ -212,11 +214,11 @@ WORD_RULES = (
     ReplyRule(
         verdict=LIMIT_REACHED,
         text=words(
-            r"(?s:\A(?!.*\b(?:hops?|loop)\b).*?(?:"
+            r"(?s:\A(?!.*\b(?:hops?|loop|length|lines?|headers?)\b).*?(?:"
             r"\b(?:exceed\w*|reach\w*|over|above|hit)\b.{0,80}"
             r"\b(?:limits?|quotas?|thresholds?|rates?|allowance|maximum)\b"
             r"|\b(?:limits?|quotas?|thresholds?|rates?)\b.{0,80}\b(?:exceed\w*|reach\w*|hit)\b"
-            r"|\btoo many (?!recipients?\b|errors?\b|hops?\b)"
+            rf"|\btoo many (?!recipients?\b|errors?\b)|\btoo many recipients?\b{IN_A_TIME}"
             r"|throttl|rate[- ]?limit|slow down|too (?:fast|quickly|often|frequently)\b))"
         ),
     ),
@@ -225,10 +227,20 @@ WORD_RULES = (
         verdict=SENDER_BLOCKED,
         text=words(
             r"\b(?:you|your|sender|account|user|tenant|organi[sz]ation|customer|client)\b"
-            r"(?! message| mail| e-mail)[^.;]{0,60}\b(?:blocked|banned|suspended|restricted"
-            r"|deactivated)\b|\b(?:blocked|banned) (?:sender|account|user)\b"
+            rf"(?! message| mail| e-mail)[^.;]{{0,60}}\b{_BLOCKED}\b"
+            r"|\b(?:blocked|banned) (?:sender|account|user)\b"
         ),
-        stages=_WITH_MAIL,
+        stages=_WITH_MAIL - {Stage.RCPT},
+        codes=_FINAL,
+    ),
+    # At RCPT an account or user without more may be the recipient's.
+    ReplyRule(
+        verdict=SENDER_BLOCKED,
+        text=words(
+            r"\b(?:you (?:are|were|have been)|your|sender|tenant|organi[sz]ation|customer|client)\b"
+            rf"(?! message| mail| e-mail)[^.;]{{0,60}}\b{_BLOCKED}\b|\b(?:blocked|banned) sender\b"
+        ),
+        stages=frozenset({Stage.RCPT}),
         codes=_FINAL,
     ),
     # Temporary, transient, try again later.
