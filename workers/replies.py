@@ -25,6 +25,8 @@ _CHARGED = frozenset({Action.DEAD, Action.RECIPIENT_REJECTED, Action.SPLIT})
 """What a mail or a recipient pays for."""
 
 _DETAIL_LENGTH = 200
+_READ_LENGTH = 4000
+"""More than any server has to say; a longer text would keep the patterns busy."""
 
 
 def classify(
@@ -66,8 +68,8 @@ def classify(
     reply = Reply(
         stage=stage,
         code=reply_code,
-        enhanced=parse_enhanced(text),
-        text=text,
+        enhanced=parse_enhanced(text[:_READ_LENGTH]),
+        text=text[:_READ_LENGTH],
     )
     for rule in _matching(reply):
         verdict = _at_stage(rule.chosen(fresh_token=fresh_token), stage)

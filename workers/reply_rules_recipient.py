@@ -21,6 +21,9 @@ from workers.verdict import (
     retry_backoff,
 )
 
+IN_A_TIME = r".{0,40}\b(?:24|days?|today|hours?|hourly|minutes?|daily)\b"
+"""After "too many recipients": not those of one mail, but what was sent in a time."""
+
 _REMOTE_UNREACHABLE = "The recipient's own mail server could not be reached."
 
 _SPLIT = Verdict(
@@ -89,7 +92,9 @@ RECIPIENT_RULES = (
     # [L-EXSRV] [L-NDR] 452 4.5.3 / 550 5.5.3 … too many recipients
     ReplyRule(
         verdict=_SPLIT,
-        text=words(r"too many recipients|Recip(?:ient)?Limit\b|recipients? per message"),
+        text=words(
+            rf"too many recipients(?!{IN_A_TIME})|Recip(?:ient)?Limit\b|recipients? per message"
+        ),
         enhanced=enhanced("4.5.3", "5.5.3"),
     ),
     # [L-EXSRV] 501 5.1.3 invalid address: counts towards 5.2.255

@@ -21,6 +21,7 @@ from workers.reply_rules_mail import LOCKOUT_PROBE, TOO_LARGE
 from workers.reply_rules_recipient import (
     DOMAIN_NOT_AUTHENTICATED,
     FLOODED,
+    IN_A_TIME,
     RECIPIENT_FULL,
     RESTRICTED,
 )
@@ -115,6 +116,7 @@ PASSES = retry_backoff(
     "The server refuses for good by its number, but says that it passes.",
 )
 
+_BLOCKED = r"(?:blocked|banned|suspended|restricted|deactivated)"
 _LIST = r"(?<!allow )(?<!allow/)(?<!allow-)block[- ]?list|black[- ]?list|deny[- ]?list"
 _SHUT_OUT = (
     r"(?:blocked|banned|rejected|denied|refused|listed|not (?:allowed|accepted|permitted|welcome))"
@@ -143,13 +145,14 @@ WORD_RULES = (
     ReplyRule(
         verdict=RESTRICTED,
         text=words(
-            r"blocked (?:by|for) (?:the |this )?recipient|bann?ed recipient"
+            r"RESOLVER\.RST\.|blocked (?:by|for) (?:the |this )?recipient|bann?ed recipient"
             r"|recipient (?:has |is )?(?:blocked|banned|blocks)"
             r"|not authenticated (?:for|by) (?:the |this )?"
             r"(?:group|mailbox|contact|organi[sz]ation)"
         ),
         stages=_WITH_RECIPIENTS,
     ),
+    # The recipient's own limit.
     ReplyRule(
         verdict=FLOODED,
         text=words(
@@ -159,6 +162,7 @@ WORD_RULES = (
         ),
         stages=_WITH_RECIPIENTS,
     ),
+    # The recipient's mailbox is full, or over its quota.
     ReplyRule(
         verdict=RECIPIENT_FULL,
         text=words(
@@ -172,6 +176,7 @@ WORD_RULES = (
         text=words(r"\b(?:SPF|DKIM|DMARC)\b"),
         stages=_WITH_RECIPIENTS,
     ),
+    # Content, attachments, viruses, phishing, a message that is spam.
     ReplyRule(
         verdict=CONTENT_REFUSED,
         text=words(
@@ -180,7 +185,7 @@ WORD_RULES = (
         ),
         stages=_WITH_CONTENT,
     ),
-    # Our sign-in, whatever was being said when the server thought of it.
+    # Our sign-in or our right to relay, whatever was being said when the server thought of it.
     ReplyRule(
         verdict=NOT_AUTHENTICATED,
         text=words(
@@ -195,6 +200,7 @@ WORD_RULES = (
         ),
         stages=_WITH_MAIL,
     ),
+    # Too large, or beyond a size.
     ReplyRule(
         verdict=TOO_LARGE,
         text=words(
@@ -204,33 +210,46 @@ WORD_RULES = (
         stages=_WITH_SIZE,
         codes=_FINAL,
     ),
-    # How much we send.
+    # How much we send: a limit, quota, threshold or rate that is exceeded, too many, throttled.
     ReplyRule(
         verdict=LIMIT_REACHED,
         text=words(
-            r"(?s:\A(?!.*\b(?:hops?|loop)\b).*?(?:"
+            r"(?s:\A(?!.*\b(?:hops?|loop|length|lines?|headers?)\b).*?(?:"
             r"\b(?:exceed\w*|reach\w*|over|above|hit)\b.{0,80}"
             r"\b(?:limits?|quotas?|thresholds?|rates?|allowance|maximum)\b"
             r"|\b(?:limits?|quotas?|thresholds?|rates?)\b.{0,80}\b(?:exceed\w*|reach\w*|hit)\b"
-            r"|\btoo many (?!recipients?\b|errors?\b|hops?\b)"
+            rf"|\btoo many (?!recipients?\b|errors?\b)|\btoo many recipients?\b{IN_A_TIME}"
             r"|throttl|rate[- ]?limit|slow down|too (?:fast|quickly|often|frequently)\b))"
         ),
     ),
+    # The sender, account, user, tenant or customer is blocked, banned or suspended.
     ReplyRule(
         verdict=SENDER_BLOCKED,
         text=words(
             r"\b(?:you|your|sender|account|user|tenant|organi[sz]ation|customer|client)\b"
-            r"(?! message| mail| e-mail)[^.;]{0,60}\b(?:blocked|banned|suspended|restricted"
-            r"|deactivated)\b|\b(?:blocked|banned) (?:sender|account|user)\b"
+            rf"(?! message| mail| e-mail)[^.;]{{0,60}}\b{_BLOCKED}\b"
+            r"|\b(?:blocked|banned) (?:sender|account|user)\b"
         ),
-        stages=_WITH_MAIL,
+        stages=_WITH_MAIL - {Stage.RCPT},
         codes=_FINAL,
     ),
+    # At RCPT an account or user without more may be the recipient's.
+    ReplyRule(
+        verdict=SENDER_BLOCKED,
+        text=words(
+            r"\b(?:you (?:are|were|have been)|your|sender|tenant|organi[sz]ation|customer|client)\b"
+            rf"(?! message| mail| e-mail)[^.;]{{0,60}}\b{_BLOCKED}\b|\b(?:blocked|banned) sender\b"
+        ),
+        stages=frozenset({Stage.RCPT}),
+        codes=_FINAL,
+    ),
+    # Temporary, transient, try again later.
     ReplyRule(
         verdict=PASSES,
         text=words(r"\btemporar|\btransient|try again|again later|retry later|later retry"),
         codes=_FINAL,
     ),
+    # Blocked or banned, and not said who or what.
     ReplyRule(
         verdict=BLOCKED, text=words(r"\b(?:blocked|banned)\b"), stages=_WITH_MAIL, codes=_FINAL
     ),

@@ -682,6 +682,8 @@ WORDS = [
         )
         for stage in (MAIL, RCPT, BODY)
     ),
+    Case(BODY, 550, "5.7.9 You sent to too many recipients in the last 24 hours", "limit-reached", MAILBOX_REST, MAILBOX),
+    Case(BODY, 554, "5.6.99 A line exceeds the limit of 998 octets", "refused-at-data", DEAD),
     # What passes says so
     *(
         Case(stage, 550, text, "refused-for-now", BACKOFF)
@@ -697,6 +699,9 @@ WORDS = [
     Case(BODY, 550, "5.7.893 Access denied, the tenant has been suspended", "sender-blocked", PARK, MAILBOX),
     Case(RCPT, 550, "5.7.892 Blocked", "refused-as-blocked", BACKOFF),
     Case(BODY, 550, "5.7.891 This was banned", "refused-as-blocked", BACKOFF),
+    Case(RCPT, 550, "5.2.1 The email account that you tried to reach is suspended", "refused-at-rcpt", REJECTED),
+    Case(RCPT, 550, "5.7.1 RESOLVER.RST.AuthRequired; authentication required", "recipient-restricted", REJECTED),
+    Case(RCPT, 550, "5.7.891 banned sender list", "sender-banned", PARK, MAILBOX),
     # The number knows better than the code beside it
     Case(MAIL, 552, "5.2.2 mailbox full", "sender-mailbox-full", PARK, MAILBOX),
     Case(MAIL, 552, "5.7.1 no", "refused-at-mail", PARK, MAILBOX),

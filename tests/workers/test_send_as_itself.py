@@ -41,7 +41,7 @@ async def test_said_once_it_is_tried_again_and_nobody_is_asked(
     assert {whole.row(receipt.delivery_id).attempts for receipt in receipts} == {0}
 
     change(whole, MAILBOX, paused_until=LONG_AGO)
-    redis_client.delete(redis_keys.pause(lane_id))
+    redis_client.delete(redis_keys.pause("alerts@contoso.example"))
     await visit(whole, lane_id)
 
     assert whole.count("accepted") == 3
@@ -58,7 +58,7 @@ async def test_said_twice_it_parks_whatever_mail_met_it(
     send_many(whole, 1, severity="critical")
 
     change(whole, MAILBOX, paused_until=LONG_AGO)
-    redis_client.delete(redis_keys.pause(lane_id))
+    redis_client.delete(redis_keys.pause("alerts@contoso.example"))
     await visit(whole, lane_id)
 
     mailbox = whole.mailbox(lane_id)
