@@ -14,7 +14,8 @@
 --          '<runs out> <holds a permit> <critical> <halted> <is to give way> <lane>';
 --          'l:<lane>' = '<last permit> <p0> <p1> <s0> <s1>': until when the lane counts as waiting
 --          for a permit (p) or a slot (s), for a normal (0) or a critical mail (1); 0: it does
---          not; negative: it was told that there is one
+--          not; negative: it was told that there is one;
+--          'c:<lane>' = the change of its account that was last counted
 -- wanted   set: the slots keys where a lane waits for a slot, for those who hold slots idle
 --
 -- Lanes are the mailboxes that an account signs in for. Of those that wait, the one whose last
@@ -391,6 +392,25 @@ function operations.leave(visit, name, _, argument)
     end
     tidy_wanted()
     return reply
+end
+
+-- What was sent for a lane while another account signed in for it counts for this one too, because
+-- nobody documents which of them the server counts. The visit names the change: it counts once.
+function operations.bring(change, name, _, ages)
+    local mark = 'c:' .. name
+    if not account.known or account.fields[mark] == change then return {0, 0, 0, 0, 0, 0, 0} end
+    redis.call('HSET', account.slots_key, mark, change)
+    local moments = {}
+    for _, moment in ipairs(redis.call('LRANGE', account.permits_key, 0, -1)) do
+        moments[#moments + 1] = tonumber(moment)
+    end
+    for age in string.gmatch(ages, '%d+') do
+        if tonumber(age) < WINDOW then moments[#moments + 1] = reply_time - tonumber(age) end
+    end
+    table.sort(moments)
+    redis.call('DEL', account.permits_key)
+    for _, moment in ipairs(moments) do push(moment) end
+    return {1, 0, 0, 0, 0, 0, 0}
 end
 
 function operations.halt(_, name)
