@@ -131,8 +131,10 @@ async def test_storms_in_more_lanes_than_there_are_connections_take_turns(
     assert box(whole).max_connections <= 2
 
 
+@pytest.mark.parametrize("settings_changes", [IMPATIENT])
 async def test_a_critical_of_any_lane_goes_first(whole: Whole, keys: dict[str, UUID]) -> None:
     """The reserve and the third connection are the account's: another lane's critical gets them."""
+    box(whole).limits = Limits()
     send_many(whole, 40, mailbox=ONE)
     assert await visit(whole, keys[ONE]) is VisitEnd.NO_PERMIT
     assert accepted(whole, ONE) == 28
