@@ -175,6 +175,20 @@ local function free(critical, lane)
     return math.max(0, room(critical, lane))
 end
 
+-- How many permits a lane may claim for at once: of more than one, its share.
+local function share(critical, name)
+    local left = free(critical, name)
+    local want, slot = critical and 'p1' or 'p0', critical and 's1' or 's0'
+    if left < 2 or account.lane_count < 2 then return left end
+    local waiting = 0
+    for other_name, other in pairs(account.lanes) do
+        if other_name ~= name and (math.abs(other[want]) > now or math.abs(other[slot]) > now) then
+            waiting = waiting + 1
+        end
+    end
+    return math.max(1, math.floor(left / (1 + waiting)))
+end
+
 -- How long until a permit is free; what others hold cannot leave the window before it is stamped.
 local function wait(critical, lane)
     local leaving = 1 - room(critical, lane)
@@ -257,7 +271,7 @@ function operations.enter(visit, name, critical, stamps, first_key)
     end
     local closed = math.max(0, (tonumber(account.fields.closed) or 0) - now)
     local pause = math.max(closed, redis.call('PTTL', KEYS[first_key + 2]))
-    local normal, criticals, waits = free(false, name), free(true, name), wait(critical, name)
+    local normal, criticals, waits = share(false, name), share(true, name), wait(critical, name)
     if pause > 0 then
         normal, criticals, waits = 0, 0, math.max(pause + 1, waits)
     end
