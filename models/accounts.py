@@ -92,9 +92,9 @@ def counted_for() -> Select[Any]:
     )
 
 
-def changed_lately(conn: Connection, *, seconds: float) -> set[UUID]:
-    """Name the mailboxes for which another account signed in within so many seconds."""
-    return set(conn.scalars(_CHANGED, {"lately": -float(seconds)}))
+def changed_lately(conn: Connection, *, seconds: float) -> dict[UUID, UUID]:
+    """Name the mailboxes for which another account signed in lately, each with its last change."""
+    return {row.mailbox_id: row.id for row in conn.execute(_CHANGED, {"lately": -float(seconds)})}
 
 
 def both(one: Sequence[UUID], other: Sequence[UUID]) -> list[UUID]:
@@ -104,8 +104,10 @@ def both(one: Sequence[UUID], other: Sequence[UUID]) -> list[UUID]:
 
 _ACCOUNT = bindparam("account", type_=Text())
 
-_CHANGED = select(_FORMER.c.mailbox_id).where(
-    _FORMER.c.ended_at > utc_after(bindparam("lately", type_=Float()))
+_CHANGED = (
+    select(_FORMER.c.mailbox_id, _FORMER.c.id)
+    .where(_FORMER.c.ended_at > utc_after(bindparam("lately", type_=Float())))
+    .order_by(_FORMER.c.ended_at)
 )
 
 _ACCOUNTS = select(MAILBOX.c.id, MAILBOX.c.address, MAILBOX.c.auth_user).where(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Float, bindparam, func, select
+from sqlalchemy import Connection, Float, Uuid, bindparam, func, select
 
 from models.accounts import changed_lately, counted_for
 from models.clock import utc_after, utc_now
@@ -62,7 +62,7 @@ def recent_submissions(
     tries = conn.execute(_TRIES, given).all()
     ages = [(now - then).total_seconds() for then, counts, _, now in tries if counts] + by_hand
     # What another account did for a mailbox says nothing of this one.
-    changed = changed_lately(conn, seconds=longest) if tries else set()
+    changed = changed_lately(conn, seconds=longest) if tries else {}
     tried = [(now - then).total_seconds() for then, _, whose, now in tries if whose not in changed]
     return Recent(
         ages_ms=sorted(max(0, int(age * 1000)) for age in ages if age < window_seconds),
@@ -77,7 +77,24 @@ def recent_submissions(
     )
 
 
+def ages_of(conn: Connection, mailbox_id: UUID, *, window_seconds: float) -> list[int]:
+    """Tell the same ages of one mailbox alone, whoever signed in for it."""
+    given = {"mailbox": mailbox_id, "window": -float(window_seconds)}
+    rows = conn.execute(_TRIES_OF_ONE, given)
+    return [max(0, int((now - then).total_seconds() * 1000)) for then, now in rows]
+
+
 _COUNTED = counted_for()
+
+_TRIES_OF_ONE = (
+    select(_A.finished_at, utc_now())
+    .where(
+        _A.mailbox_id == bindparam("mailbox", type_=Uuid()),
+        _A.finished_at > utc_after(bindparam("window", type_=Float())),
+        _A.took_permit,
+    )
+    .order_by(_A.finished_at.desc())
+)
 
 _TRIES = (
     select(_A.finished_at, _A.took_permit, _A.mailbox_id, utc_now())

@@ -14,7 +14,8 @@
 --          '<runs out> <holds a permit> <critical> <halted> <is to give way> <lane>';
 --          'l:<lane>' = '<last permit> <p0> <p1> <s0> <s1>': until when the lane counts as waiting
 --          for a permit (p) or a slot (s), for a normal (0) or a critical mail (1); 0: it does
---          not; negative: it was told that there is one
+--          not; negative: it was told that there is one;
+--          'c:<lane>' = the change of its account that was last counted
 -- wanted   set: the slots keys where a lane waits for a slot, for those who hold slots idle
 --
 -- Lanes are the mailboxes that an account signs in for. Of those that wait, the one whose last
@@ -174,6 +175,20 @@ local function free(critical, lane)
     return math.max(0, room(critical, lane))
 end
 
+-- How many permits a lane may claim for at once: of more than one, its share.
+local function share(critical, name)
+    local left = free(critical, name)
+    local want, slot = critical and 'p1' or 'p0', critical and 's1' or 's0'
+    if left < 2 or account.lane_count < 2 then return left end
+    local waiting = 0
+    for other_name, other in pairs(account.lanes) do
+        if other_name ~= name and (math.abs(other[want]) > now or math.abs(other[slot]) > now) then
+            waiting = waiting + 1
+        end
+    end
+    return math.max(1, math.floor(left / (1 + waiting)))
+end
+
 -- How long until a permit is free; what others hold cannot leave the window before it is stamped.
 local function wait(critical, lane)
     local leaving = 1 - room(critical, lane)
@@ -256,7 +271,7 @@ function operations.enter(visit, name, critical, stamps, first_key)
     end
     local closed = math.max(0, (tonumber(account.fields.closed) or 0) - now)
     local pause = math.max(closed, redis.call('PTTL', KEYS[first_key + 2]))
-    local normal, criticals, waits = free(false, name), free(true, name), wait(critical, name)
+    local normal, criticals, waits = share(false, name), share(true, name), wait(critical, name)
     if pause > 0 then
         normal, criticals, waits = 0, 0, math.max(pause + 1, waits)
     end
@@ -391,6 +406,25 @@ function operations.leave(visit, name, _, argument)
     end
     tidy_wanted()
     return reply
+end
+
+-- What was sent for a lane while another account signed in for it counts for this one too, because
+-- nobody documents which of them the server counts. The visit names the change: it counts once.
+function operations.bring(change, name, _, ages)
+    local mark = 'c:' .. name
+    if not account.known or account.fields[mark] == change then return {0, 0, 0, 0, 0, 0, 0} end
+    redis.call('HSET', account.slots_key, mark, change)
+    local moments = {}
+    for _, moment in ipairs(redis.call('LRANGE', account.permits_key, 0, -1)) do
+        moments[#moments + 1] = tonumber(moment)
+    end
+    for age in string.gmatch(ages, '%d+') do
+        if tonumber(age) < WINDOW then moments[#moments + 1] = reply_time - tonumber(age) end
+    end
+    table.sort(moments)
+    redis.call('DEL', account.permits_key)
+    for _, moment in ipairs(moments) do push(moment) end
+    return {1, 0, 0, 0, 0, 0, 0}
 end
 
 function operations.halt(_, name)

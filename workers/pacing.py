@@ -221,7 +221,7 @@ class _Request(NamedTuple):
     operation: str
     visit_id: str
     critical: bool
-    argument: int
+    argument: int | str
     reply: asyncio.Future[list[Any]]
 
 
@@ -398,6 +398,18 @@ class Pacer:
         """
         await asyncio.gather(*(self._ask(party, "halt", "") for party in parties))
 
+    async def bring(self, party: Party, change: str, ages_ms: Sequence[int]) -> None:
+        """
+        Count for the account what was sent for a mailbox while another account signed in for it.
+
+        Args:
+            party: The mailbox with the account that signs in now.
+            change: Names the change, which counts once however many workers tell of it.
+            ages_ms: How long ago the mails were answered.
+        """
+        ages = " ".join(str(max(0, age)) for age in ages_ms)
+        await self._ask(party, "bring", change, argument=ages)
+
     async def look_again(self) -> None:
         """
         See whether others have seen another memory meanwhile; call it now and then.
@@ -463,7 +475,7 @@ class Pacer:
         visit_id: str,
         *,
         critical: bool = False,
-        argument: int = 0,
+        argument: int | str = 0,
     ) -> asyncio.Future[list[Any]]:
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[list[Any]] = loop.create_future()
@@ -500,7 +512,8 @@ class Pacer:
         for party, operation, visit_id, critical, argument, _ in batch:
             account, mailbox_id = party
             names += keys.pacing(account, mailbox_id, critical=critical)
-            requests += (operation, visit_id, _name(mailbox_id), int(critical), int(argument))
+            given = argument if isinstance(argument, str) else int(argument)
+            requests += (operation, visit_id, _name(mailbox_id), int(critical), given)
         for _ in range(_CHANGES):
             memory = self._memory
             known = ("", 0) if memory is None else (memory.name, memory.generation)

@@ -116,7 +116,7 @@ class Services:
             PacingLimits.of(pacing),
             clock=clock,
         )
-        self.accounts = Accounts(self.recorder)
+        self.accounts = Accounts(self.recorder, self.pacer, window_seconds=pacing.window_seconds)
         self._teacher = Teacher(settings, self._recent)
         self._entra: dict[str, Entra] = {}
         self._hosts = AllowedHosts(settings.allowed_hosts)

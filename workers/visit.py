@@ -351,7 +351,7 @@ class Visit:
         assert self._slot is not None
         if sender is None or sender.account == self._slot.party.account:
             return
-        self._services.accounts.note(self.mailbox_id, sender.account)
+        self._services.accounts.forget(self.mailbox_id)
         self._drop_session()
         self._alarm_in(0)
         raise _Halt(VisitEnd.MOVED)

@@ -115,8 +115,27 @@ async def test_a_storm_in_one_lane_leaves_turns_to_the_others(
     assert box(whole).violations.total() == 0
 
 
+async def test_storms_in_more_lanes_than_there_are_connections_take_turns(
+    whole: Whole, keys: dict[str, UUID]
+) -> None:
+    """Three backlogs on two connections: none of them waits until the others are done."""
+    for address in (ONE, TWO, THREE):
+        send_many(whole, 50, mailbox=address)
+    async with listening(whole.settings, whole.services.visits):
+        await whole.services.wake_many([(key, False) for key in keys.values()])
+        await whole.until(lambda: whole.count("accepted") >= 100)
+        shares = [accepted(whole, one) for one in (ONE, TWO, THREE)]
+
+    # How evenly they share depends on how soon a busy machine opens the next connection.
+    assert min(shares) >= 10, shares
+    assert box(whole).violations.total() == 0
+    assert box(whole).max_connections <= 2
+
+
+@pytest.mark.parametrize("settings_changes", [IMPATIENT])
 async def test_a_critical_of_any_lane_goes_first(whole: Whole, keys: dict[str, UUID]) -> None:
     """The reserve and the third connection are the account's: another lane's critical gets them."""
+    box(whole).limits = Limits()
     send_many(whole, 40, mailbox=ONE)
     assert await visit(whole, keys[ONE]) is VisitEnd.NO_PERMIT
     assert accepted(whole, ONE) == 28
@@ -202,6 +221,31 @@ async def test_another_account_for_a_mailbox_counts_from_its_next_mail_on(
         now = lane.recent_submissions(conn, account=ONE, window_seconds=60)
     assert len(before.ages_ms) >= 10
     assert len(now.ages_ms) >= 1
+
+
+@pytest.mark.parametrize("settings_changes", [IMPATIENT])
+async def test_a_mailbox_brings_its_count_along(whole: Whole, keys: dict[str, UUID]) -> None:
+    """Redis knows the account it comes to: what the mailbox sent before counts there, once."""
+    send(whole, mailbox=TWO)
+    await visit(whole, keys[TWO])
+    with write(whole.engine) as conn:
+        mailboxes.edit_mailbox(conn, ONE, auth_user=None)
+    await asyncio.to_thread(whole.connect, keys[ONE])
+    send_many(whole, 10, mailbox=ONE)
+    while whole.count("queued"):
+        await visit(whole, keys[ONE])
+    assert len(whole.outbox()) == 10
+    with write(whole.engine) as conn:
+        mailboxes.edit_mailbox(conn, ONE, auth_user=ADMIN)
+    await asyncio.to_thread(whole.connect, keys[ONE], account=ADMIN)
+
+    async with another_worker(whole) as second:
+        for services in (whole.services, second):
+            services.accounts.forget(keys[ONE])
+            await services.accounts.party(keys[ONE])
+    entry = await whole.services.pacer.enter(party_of(whole, keys[TWO]), "look", critical=True)
+
+    assert entry.critical_permits == 30 - 1 - 10
 
 
 async def test_the_account_is_one_over_all_tenants(whole: Whole, keys: dict[str, UUID]) -> None:
