@@ -409,6 +409,7 @@ class Visit:
         """Send the first claim, or end the visit."""
         delivery = self._claims[0]
         if delivery.expires_at is not None and delivery.expires_at <= self._now():
+            self._tell_expired()
             await self._settle(delivery, conclusion.expired(delivery, self._visit_id))
             return
         session = await self._connected(delivery)
@@ -448,6 +449,17 @@ class Visit:
             await self._accepted(
                 delivery, submitted, envelope, seconds=time.perf_counter() - started
             )
+
+    def _tell_expired(self) -> None:
+        """Say what the sweep says of what expires in the queue."""
+        assert self._sender is not None
+        log.warning(
+            "alerts_ended_unsent",
+            tenant=self._sender.tenant_slug,
+            mailbox=self._sender.address,
+            reason="expired",
+            alerts=1,
+        )
 
     def _wants_new_connection(
         self, delivery: lane.Claimed, session: SmtpSession, failed: SubmissionFailed
