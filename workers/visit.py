@@ -458,6 +458,7 @@ class Visit:
         """Send the first claim, or end the visit."""
         delivery = self._claims[0]
         if delivery.expires_at is not None and delivery.expires_at <= self._now():
+            self._tell_expired()
             await self._settle(delivery, conclusion.expired(delivery, self._visit_id))
             return
         delivery = await self._without_suppressed(delivery)
@@ -567,6 +568,17 @@ class Visit:
         )
         for address in freed:
             log.info("recipient_unsuppressed", tenant_id=str(tenant), address=address)
+
+    def _tell_expired(self) -> None:
+        """Say what the sweep says of what expires in the queue."""
+        assert self._sender is not None
+        log.warning(
+            "alerts_ended_unsent",
+            tenant=self._sender.tenant_slug,
+            mailbox=self._sender.address,
+            reason="expired",
+            alerts=1,
+        )
 
     def _wants_new_connection(
         self, delivery: lane.Claimed, session: SmtpSession, failed: SubmissionFailed

@@ -311,3 +311,55 @@ def test_a_terminal_sees_how_far_it_is(world: CliWorld, tmp_path: Path) -> None:
     assert process.returncode == 0
     assert b"enqueuing" in shown
     assert b"100 alerts enqueued" in shown
+
+
+PAST, AHEAD = "2020-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
+DEADLINES = (
+    line("one", expires_at=PAST),
+    line("two", expires_at="0001-01-01T00:00:00Z", not_before="0001-01-01T00:00:00Z"),
+    line("three", expires_at=AHEAD),
+    line("four", expires_at=PAST, tenant="fabrikam"),
+    line("five"),
+)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_past_deadlines_are_bad_lines(world: CliWorld, tmp_path: Path, chunk: int) -> None:
+    """They are told with number and reason, and stop no other, however lines fall into chunks."""
+    file = tmp_path / "deadlines.jsonl"
+    file.write_text("\n".join(DEADLINES))
+
+    said = world.run("enqueue", file, "--chunk", chunk, "--json")
+
+    assert said.code == 1
+    assert (said.json["enqueued"], said.json["bad"], said.json["alerts"]) == (3, 2, 3)
+    assert [(bad["number"], bad["field"]) for bad in said.json["bad_lines"]] == [
+        (1, "expires_at"), (4, "expires_at"),
+    ]  # fmt: skip
+    assert all("is past: 2020-01-01T00:00:00Z" in bad["reason"] for bad in said.json["bad_lines"])
+    assert world.count() == 3
+
+
+@pytest.mark.parametrize("option", ["--strict", "--dry-run"])
+def test_past_deadlines_are_seen_before_anything_is_enqueued(
+    world: CliWorld, tmp_path: Path, option: str
+) -> None:
+    """Where lines are checked first, so are their deadlines."""
+    file = tmp_path / "deadlines.jsonl"
+    file.write_text("\n".join(DEADLINES))
+
+    said = world.run("enqueue", file, option, "--json")
+
+    assert (said.code, said.json["bad"], world.count()) == (1, 2, 0)
+
+
+def test_a_file_can_be_enqueued_again_after_its_deadlines(world: CliWorld, tmp_path: Path) -> None:
+    """What was accepted in time under its key is a repetition then, not a bad line."""
+    file = tmp_path / "again.jsonl"
+    file.write_text(line("one", expires_at=AHEAD, idempotency_key="k"))
+    assert world.run("enqueue", file).code == 0
+    file.write_text(line("one", expires_at=PAST, idempotency_key="k"))
+
+    said = world.run("enqueue", file, "--strict", "--json")
+
+    assert (said.code, said.json["repeated"], said.json["bad"]) == (0, 1, 0)

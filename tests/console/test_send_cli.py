@@ -113,6 +113,9 @@ BAD = [
     pytest.param(("--text", "x", "--attach", "{tmp}/big"), 2, "attachments: make a mail", id="big"),
     pytest.param(("--text", "x", "--attach", "{tmp}/bad "), 2, "has a name that no mail", id="name"),
     pytest.param(("--text", "x", "--not-before", "3d", "--expires-in", "1h"), 2, "is not after", id="order"),
+    pytest.param(("--text", "x", "--expires-at", "2020-01-01"), 2, "expires_at: is past", id="past"),
+    pytest.param(("--text", "x", "--expires-in", "0s"), 2, "expires_at: is past", id="no time"),
+    pytest.param(("--text", "x", "--not-before", "9999-12-31"), 2, "never be sent", id="never"),
 ]  # fmt: skip
 
 
@@ -132,6 +135,15 @@ def test_bad_input_is_one_clear_line(
     assert message in said.err
     assert said.err.count("\n") == 1
     assert world.count() == 0
+
+
+@pytest.mark.parametrize("zero", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00"])
+def test_a_zero_value_is_no_deadline(world: CliWorld, zero: str) -> None:
+    """Scripts hand on what a program wrote for none."""
+    said = world.run(*BASE, "--text", "x", "--expires-at", zero, "--not-before", zero)
+
+    assert said.code == 0
+    assert world.row(said.out.split()[0]).expires_at is None
 
 
 USAGE = [

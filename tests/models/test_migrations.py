@@ -12,9 +12,10 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, insert, inspect, text, update
+from sqlalchemy import URL, Engine, insert, inspect, text, update
+from sqlalchemy.exc import IntegrityError
 
-from models import directory, schema
+from models import directory, intake, schema
 from models.credential import Credential
 from models.database import create_engine_from, read, write
 from models.errors import ConfigurationError
@@ -23,7 +24,9 @@ from models.rotation import rotate
 from models.schema import is_current, upgrade
 from models.tables import METADATA, UtcDateTime
 from models.vault import Vault
+from tests.fixtures.databases import empty_database
 from tests.models.directory_parts import CERTIFICATE
+from tests.models.factories import new_delivery, world_rows
 
 OLD_APP = sa.table(
     "app_registration",
@@ -167,3 +170,58 @@ def test_credentials_of_an_old_database_go_on_opening(empty_url: str) -> None:
         assert report.complete
     finally:
         engine.dispose()
+
+
+def test_filled_tables_come_to_order_by_code_points(postgresql_server: URL) -> None:
+    """A database in the order of a language is brought to it with all its rows; a later one too."""
+    with empty_database(postgresql_server) as url:
+        engine = create_engine_from(url)
+        try:
+            _upgrade_to(engine, "0006")
+            _as_it_was(engine)
+            world = world_rows(engine, mailboxes=3)
+            keys = ["am-1", "am-1+1", "am-1,", "AM-1", "am-12", "é"]
+            with write(engine) as conn:
+                for number, key in enumerate(keys):
+                    new = new_delivery(world, idempotency_key=key, subject=f"s{number}")
+                    intake.insert(conn, [new])
+
+            upgrade(engine)
+
+            with read(engine) as conn:
+                ordered = conn.scalars(
+                    text("SELECT idempotency_key FROM delivery ORDER BY 1")
+                ).all()
+            assert ordered == sorted(keys)
+            with pytest.raises(IntegrityError), engine.begin() as conn:
+                conn.execute(text("INSERT INTO delivery SELECT * FROM delivery LIMIT 1"))
+            _as_it_was(engine)
+            upgrade(engine)
+            with read(engine) as conn:
+                assert conn.scalar(text(COLLATION)) == "C"
+        finally:
+            engine.dispose()
+
+
+def _as_it_was(engine: Engine) -> None:
+    """Give columns the order that those have which a migration made without a thought of it."""
+    with engine.begin() as conn:
+        for table, column, kind in (
+            ("delivery", "idempotency_key", "varchar(200)"),
+            ("delivery", "state", "varchar(10)"),
+            ("mailbox", "address", "varchar(320)"),
+        ):
+            conn.execute(text(f'ALTER TABLE {table} ALTER {column} TYPE {kind} COLLATE "default"'))
+
+
+COLLATION = """
+SELECT collname FROM pg_attribute JOIN pg_collation ON pg_collation.oid = attcollation
+WHERE attrelid = 'mailbox'::regclass AND attname = 'address'
+"""
+
+
+def _upgrade_to(engine: Engine, revision: str) -> None:
+    with write(engine) as conn:
+        config = schema._config()
+        config.attributes["connection"] = conn
+        command.upgrade(config, revision)

@@ -10,11 +10,13 @@ from uuid import UUID
 
 import pytest
 import redis
+from sqlalchemy import update
 
+from models.database import write
 from models.redis_keys import RedisKeys
 from sandbox.faults import Fault, Slow
 from sandbox.limits import Limits
-from tests.fixtures.whole import Whole
+from tests.fixtures.whole import DELIVERY, Whole
 from tests.workers.pacing_parts import party_of
 from tests.workers.visit_parts import (
     IMPATIENT,
@@ -182,11 +184,18 @@ async def test_a_slow_server_gets_a_second_connection(whole: Whole) -> None:
     assert not whole.exchange().outbox.duplicate_message_ids()
 
 
+def _set_deadline(whole: Whole, delivery_id: UUID, moment: datetime) -> None:
+    with write(whole.engine) as connection:
+        connection.execute(
+            update(DELIVERY).where(DELIVERY.c.id == delivery_id).values(expires_at=moment)
+        )
+
+
 async def test_what_is_late_in_the_queue_is_never_sent(whole: Whole) -> None:
     """An alert whose time is over before anybody looks expires."""
-    soon = datetime.now(UTC) + timedelta(seconds=0.3)
-    receipt = send(whole, expires_at=soon)
-    await asyncio.sleep(0.35)
+    receipt = send(whole)
+    # Not handed in so: a deadline that is past when it arrives is refused.
+    _set_deadline(whole, receipt.delivery_id, datetime.now(UTC) - timedelta(seconds=1))
 
     await visit(whole, receipt.mailbox_id)
     await whole.until(lambda: whole.row(receipt.delivery_id).state == "expired", seconds=2)
@@ -198,7 +207,8 @@ async def test_what_gets_late_in_hand_is_never_sent(whole: Whole) -> None:
     """An alert whose time runs out behind a slow mail expires, although it was claimed before."""
     whole.sandbox.exchange.inject(Fault("slow", "body", Slow(0.45), times=1))
     first = send(whole, severity="critical")
-    receipt = send(whole, expires_at=datetime.now(UTC) + timedelta(seconds=0.4))
+    receipt = send(whole)
+    _set_deadline(whole, receipt.delivery_id, datetime.now(UTC) + timedelta(seconds=0.4))
 
     await visit(whole, receipt.mailbox_id)
 
