@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from models.attachments import checked_file_name, checked_type
 from models.large_content import Part
 from workers.compose import boundary_of, file_head, multipart_head, text_head
 from workers.flow import Segment
@@ -16,11 +17,12 @@ def segments_of(parts: Sequence[Part], message_id: str) -> tuple[Segment, ...]:
     Args:
         parts: Bodies first, then files; at least one.
         message_id: With angle brackets.
+
+    Raises:
+        ValueError: The name or the type of a file would break out of its header.
     """
     bodies = [_body(part) for part in parts if part.name is None]
-    files: list[list[Segment]] = [
-        [file_head(part.content_type, part.name), part] for part in parts if part.name is not None
-    ]
+    files = [_file(part, part.name) for part in parts if part.name is not None]
     content = bodies[0] if len(bodies) == 1 else _multipart("alternative", bodies, message_id)
     if files:
         content = _multipart("mixed", [content, *files], message_id)
@@ -30,6 +32,11 @@ def segments_of(parts: Sequence[Part], message_id: str) -> tuple[Segment, ...]:
 def _body(part: Part) -> list[Segment]:
     # Quoted-printable is left out: which encoding is shortest is known only at the end.
     return [text_head(part.content_type, b"7bit" if part.plain else b"base64"), part]
+
+
+def _file(part: Part, name: str) -> list[Segment]:
+    # As for every mail: nothing breaks out of a header, wherever it came from.
+    return [file_head(checked_type(part.content_type), checked_file_name(name)), part]
 
 
 def _multipart(kind: str, parts: Sequence[list[Segment]], message_id: str) -> list[Segment]:

@@ -29,6 +29,7 @@ from models.settings import SmtpSettings
 from models.stages import Stage
 from workers.conversation import (
     CLOSING_CODE,
+    REFUSALS,
     Conversation,
     ConversationLost,
     Reply,
@@ -59,8 +60,6 @@ After the final dot. What else a server says there is no promise to deliver.
 Source:
     RFC 5321 section 4.3.2: the codes that each command may earn, and no class of them.
 """
-
-_REFUSALS = range(400, 600)
 
 _TWO_STEPS_REFUSED = frozenset({500, 501, 503})
 """Answers to AUTH without a token, of servers that want it in the same line."""
@@ -194,7 +193,7 @@ class SmtpSession:
                 refused={address: (reply.code, reply.text) for address, reply in refused.items()},
             )
         if go_ahead.code not in DATA_GO_AHEAD:
-            if go_ahead.code in _REFUSALS:
+            if go_ahead.code in REFUSALS:
                 await self._reset()
             else:
                 self._conversation.abort()
@@ -289,7 +288,7 @@ class SmtpSession:
             return [*replies, *([replies[0]] * (len(recipients) + 1))]
         for command in recipients:
             replies += await self._exchange([command])
-            if replies[-1].code not in RCPT_TAKEN and replies[-1].code not in _REFUSALS:
+            if replies[-1].code not in RCPT_TAKEN and replies[-1].code not in REFUSALS:
                 # Nothing more is said to a server that is out of step.
                 missing = len(recipients) + 1 - len(replies)
                 return [*replies, *([replies[-1]] * (missing + 1))]
@@ -309,7 +308,7 @@ class SmtpSession:
         """
         sender = replies[0]
         if sender.code not in MAIL_TAKEN:
-            if sender.code not in _REFUSALS or replies[-1].code in DATA_GO_AHEAD:
+            if sender.code not in REFUSALS or replies[-1].code in DATA_GO_AHEAD:
                 # Out of step, or it waits for a mail that nobody sends.
                 self._conversation.abort()
             raise SubmissionFailed(stage=Stage.MAIL, reply_code=sender.code, reply_text=sender.text)
@@ -318,7 +317,7 @@ class SmtpSession:
         for address, reply in zip(envelope.recipients, replies[1:-1], strict=True):
             if reply.code in RCPT_TAKEN:
                 accepted.append(address)
-            elif reply.code in _REFUSALS:
+            elif reply.code in REFUSALS:
                 refused[address] = reply
             else:
                 self._conversation.abort()
@@ -377,7 +376,7 @@ class SmtpSession:
                 )
             )
         if reply.code not in ACCEPTED:
-            if reply.code in _REFUSALS:
+            if reply.code in REFUSALS:
                 await self._reset()
             else:
                 # Perhaps the answer to something else; the one to this mail may still come.
