@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -172,6 +172,60 @@ async def test_a_large_mail_refused_in_the_middle_ends_the_connection() -> None:
         replies = await talk.exchange(b"x" * 32_000_000, replies=1, timeout_seconds=20)
 
         assert replies == [Reply(552, "5.3.4 too large")]
+        assert not talk.usable
+
+
+async def test_a_mail_that_has_not_ended_is_not_accepted() -> None:
+    """A 250 that comes before the final dot was written is the answer to something else."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1024)
+        writer.write(b"250 2.0.0 taken\r\n")
+        await reader.read()
+
+    async with talking_to(script) as talk:
+        with pytest.raises(ConversationLost, match="in the middle"):
+            await talk.exchange(b"x" * 32_000_000, replies=1, timeout_seconds=20)
+
+        assert not talk.usable
+
+
+async def test_pieces_are_made_as_fast_as_they_are_read() -> None:
+    """For a server that stops reading, no more of a large mail is made than the line holds."""
+    stay = asyncio.Event()
+    made = 0
+
+    async def does_not_read(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        cast("asyncio.Transport", writer.transport).pause_reading()
+        await stay.wait()
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        nonlocal made
+        for _ in range(2_000):
+            made += 1
+            yield bytes(256 * 1024)
+
+    async with talking_to(does_not_read) as talk:
+        with pytest.raises(ConversationLost):
+            await talk.exchange(pieces(), replies=1, timeout_seconds=1.0)
+        stay.set()
+
+    assert 0 < made < 200
+
+
+async def test_what_breaks_off_ends_the_connection() -> None:
+    """A mail whose rest cannot be had has no final dot, and nothing else is said on the line."""
+
+    async def script(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b"the first half"
+        raise LookupError("the second half")
+
+    async with talking_to(script) as talk:
+        with pytest.raises(LookupError):
+            await talk.exchange(pieces(), replies=1, timeout_seconds=20)
         assert not talk.usable
 
 
