@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.alert import AlertEmail
@@ -30,6 +30,7 @@ from models.vault import Vault, content_context
 
 VAULT = Vault([Vault.new_key()])
 KEY = UUID("018f0000-0000-7000-8000-000000000001")
+LAW = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=50)
 
 
@@ -53,6 +54,7 @@ def opened(given_alert: AlertEmail) -> tuple[tuple[Part, ...], bytes]:
     return put_together(head).parts, b"".join(octets)
 
 
+@LAW
 @given(
     text=TEXTS.filter(bool), html=st.none() | TEXTS, times=st.sampled_from([1, 3_000]),
     files=st.lists(st.binary(max_size=200), max_size=3),
@@ -73,6 +75,7 @@ def test_fingerprint_is_the_same(
     assert fingerprint(some) == some.fingerprint()
 
 
+@LAW
 @given(text=TEXTS.filter(bool), times=st.sampled_from([1, 7_000]), content=st.binary())
 def test_parts_hold_what_was_handed_in(text: str, times: int, content: bytes) -> None:
     """Bodies with the line ends of a mail, files as they are, one after the other."""
