@@ -606,7 +606,7 @@ class Session(Wire):
             return len(data)
         position = content.take(data, position)
         if content.complete:
-            self._received(content.raw, content.size)
+            self._received(content.raw, content.size, content.bare_line_feeds)
         return position
 
     def _cut_now(self, arrived: int) -> bool:
@@ -666,7 +666,7 @@ class Session(Wire):
         else:
             self._out.append(f"250 2.6.0 CHUNK received OK, {content.size} octets\r\n".encode())
 
-    def _received(self, raw: bytes, size: int) -> None:
+    def _received(self, raw: bytes, size: int, bare_line_feeds: bool | None = None) -> None:  # noqa: FBT001 - or nobody knows
         self._reader = self._read_line
         if self._cut_after is not None:
             self.flush()
@@ -679,6 +679,7 @@ class Session(Wire):
             read_headers(raw),
             raw,
             self._binary,
+            bare_line_feeds,
         )
         if not self._plan.armed:
             self._settle(mail)

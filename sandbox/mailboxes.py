@@ -82,6 +82,8 @@ class Submission(NamedTuple):
     raw: bytes
     binary: bool = False
     """Came with BODY=BINARYMIME, where line feeds are content."""
+    bare_line_feeds: bool | None = None
+    """Whether there are any; None where it was not looked for while it came."""
 
 
 class Mailbox:
@@ -586,7 +588,7 @@ def _later_bounce(mail: Submission) -> str:
     """Name what Exchange says only after its 250, in a bounce to the sender; empty if nothing."""
     if not mail.headers.author:
         return "from_header_not_compliant"
-    raw = mail.raw
-    if not mail.binary and raw.count(b"\n") != raw.count(b"\r\n"):
-        return "bare_line_feeds"
-    return ""
+    bare = mail.bare_line_feeds
+    if bare is None:
+        bare = mail.raw.count(b"\n") != mail.raw.count(b"\r\n")
+    return "bare_line_feeds" if bare and not mail.binary else ""

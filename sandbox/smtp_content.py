@@ -17,9 +17,13 @@ class DottedContent:
         complete: Whether the final dot was seen.
         raw: The content, dots unstuffed; empty if it was dropped for its size.
         size: Its bytes.
+        bare_line_feeds: Whether there are any; None where it was not looked for.
     """
 
-    __slots__ = ("_buffer", "_dropped", "_keep_bytes", "_stuffed", "complete", "raw", "size")
+    __slots__ = (
+        "_buffer", "_dropped", "_keep_bytes", "_stuffed", "bare_line_feeds", "complete", "raw",
+        "size",
+    )  # fmt: skip
 
     def __init__(self, allowed_bytes: int | None) -> None:
         """
@@ -31,6 +35,7 @@ class DottedContent:
         self._buffer: bytearray | None = None
         self._dropped = 0
         self._stuffed = False
+        self.bare_line_feeds: bool | None = None
         # Stuffed dots go over the line, but do not count.
         self._keep_bytes = None if allowed_bytes is None else allowed_bytes * 3 // 2 + _SLACK_BYTES
         self.complete = False
@@ -56,14 +61,11 @@ class DottedContent:
                 return self._end(data[position : hit + 2], hit + 5)
             # The line break that DATA ended with may be the first half of the final dot.
             buffer = self._buffer = bytearray(b"\r\n")
-        start = max(0, len(buffer) - len(_DOT) + 1)
+        known = len(buffer)
+        start = max(0, known - len(_DOT) + 1)
         buffer += memoryview(data)[position:]
         hit = buffer.find(_DOT, start)
-        # Looked for here: at the end all of a large mail would have to be searched at once, and
-        # nobody else is served meanwhile.
-        self._stuffed = self._stuffed or (
-            buffer.find(_BEGINS_WITH_DOT, start, len(buffer) if hit < 0 else hit + 2) >= 0
-        )
+        self._look(buffer, known, len(buffer) if hit < 0 else hit + 2)
         if hit < 0:
             self._drop_what_is_too_large(buffer)
             return len(data)
@@ -76,6 +78,19 @@ class DottedContent:
             content = bytes(view[2 : hit + 2])
         self._buffer = None
         return self._end(content, end)
+
+    def _look(self, buffer: bytearray, known: int, end: int) -> None:
+        """
+        Look at what was read for all that is asked of the whole.
+
+        At the end of a large mail it would take so long that nobody else is served meanwhile.
+        """
+        self._stuffed = self._stuffed or (
+            buffer.find(_BEGINS_WITH_DOT, max(0, known - len(_BEGINS_WITH_DOT) + 1), end) >= 0
+        )
+        self.bare_line_feeds = bool(self.bare_line_feeds) or (
+            buffer.count(b"\n", known, end) != buffer.count(b"\r\n", max(0, known - 1), end)
+        )
 
     def _end(self, content: bytes, position: int) -> int:
         self.raw = unstuff(content) if self._stuffed else content

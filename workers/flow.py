@@ -55,6 +55,7 @@ class Flow:
         Raises:
             Unread: The rest of them cannot be had.
         """
+        number = self.pace.begin()
         made = encoded(self.segments, self.open_piece)
         ahead = self._make(made)
         try:
@@ -65,7 +66,7 @@ class Flow:
                     raise Unread(reason) from reason
                 if octets is None:
                     return
-                await self.pace.turn(cpu_seconds)
+                await self.pace.turn(number, cpu_seconds)
                 ahead = self._make(made)
                 yield octets
         finally:
