@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from console.live import Live
 from console.output import counted
 from models.expiries import Expiry, Level
 from models.lookups import BY_HAND
@@ -16,6 +16,9 @@ from models.overview import Overview
 from models.standings import READY, Held
 from workers.cures import cure_of
 from workers.faults import VISIT_FAILED
+
+if TYPE_CHECKING:
+    from console.live import Live
 
 NEEDS_A_PERSON = 7
 """Exit code of ``status`` and ``expiries``: it ran, and somebody has to act."""
@@ -39,11 +42,25 @@ class Matter(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Concern:
-    """One thing that needs a person: what it is, in a sentence, and the command that helps."""
+    """
+    One thing that needs a person.
+
+    Attributes:
+        text: What it is, in a sentence.
+        command: What helps.
+        held: For a parked mailbox: which, and why.
+        expiry: For what ends: what it is and who needs it.
+    """
 
     matter: Matter
     text: str
     command: str | None = None
+    held: Held | None = None
+    expiry: Expiry | None = None
+
+    def as_json(self) -> dict[str, str | None]:
+        """Give what monitoring reads; the rest stands elsewhere in the same document."""
+        return {"matter": self.matter.value, "text": self.text, "command": self.command}
 
 
 def concerns(seen: Overview, live: Live, operator: OperatorMailbox | None = None) -> list[Concern]:
@@ -106,7 +123,8 @@ def _held(seen: Overview) -> Iterator[Concern]:
         boxes = counted(len(held.mailboxes), "mailbox", "mailboxes")
         are = "is" if len(held.mailboxes) == 1 else "are"
         if held.standing == "parked" and held.reason != BY_HAND:
-            yield Concern(Matter.PARKED, f"{boxes} {are} parked: {held.reason}", command_of(held))
+            text = f"{boxes} {are} parked: {held.reason}"
+            yield Concern(Matter.PARKED, text, command_of(held), held=held)
         if held.standing == "paused" and held.reason == VISIT_FAILED:
             yield Concern(
                 Matter.HELD_UP,
@@ -127,7 +145,7 @@ def _held(seen: Overview) -> Iterator[Concern]:
 def _expiries(seen: Overview) -> Iterator[Concern]:
     for one in seen.expiries:
         if one.is_due(seen.now, within=SOON):
-            yield Concern(Matter.EXPIRY, expiry_text(one), one.command)
+            yield Concern(Matter.EXPIRY, expiry_text(one), one.command, expiry=one)
 
 
 def expiry_text(one: Expiry) -> str:

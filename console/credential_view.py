@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from console.credential_check import Tried
 from console.output import out, print_table
 from models.app_registrations import App, Given
 from models.credential_standing import (
@@ -18,6 +18,9 @@ from models.credential_standing import (
     states,
 )
 from models.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from console.credential_check import Tried
 
 _SOON_DAYS = 30
 
@@ -69,6 +72,7 @@ def print_credentials(entry: App, hints: dict[int, str]) -> None:
             )
             for one in entry.credentials
         ],
+        spare=("added", "worked"),
         empty=f"There is none: `alertpost apps secret {entry.name} --client-secret-file FILE`.",
     )
     told = advice(entry, now)

@@ -19,14 +19,15 @@ def print_expiries(shown: Sequence[Expiry]) -> None:
     for one in shown:
         head = f"{one.level:>7}  {expiry_text(one).removeprefix('the ')}"
         out.print(Text(cell(head), _STYLES.get(one.level, "bold")))
-        out.print(Text(f"         Needed by: {cell(_needed_by(one))}"))
+        out.print(Text(f"         Needed by: {cell(needed_by(one))}"))
         if one.note:
             out.print(Text(f"         Note:      {cell(one.note)}"))
         out.print(Text(f"         Next:      {cell(one.next_step)}"))
         out.print(Text(f"         Command:   {cell(one.command)}"))
 
 
-def _needed_by(one: Expiry) -> str:
+def needed_by(one: Expiry) -> str:
+    """Say how many mailboxes need it, and which."""
     if not one.mailboxes:
         return f"no mailbox ({one.state})" if one.state else "no mailbox"
     tenants = counted(len(one.tenants), "tenant", "tenants")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from console.attention import Concern, command_of
-from console.live import Live
 from console.status_view import near_expiries, next_at
 from models.backlog import WaitingLane
 from models.operator_mailbox import NOT_SET, OperatorMailbox
 from models.overview import Dead, Overview
 from models.standings import Held
 from workers.reasons import meaning_of
+
+if TYPE_CHECKING:
+    from console.live import Live
 
 
 def status_json(
@@ -36,7 +38,7 @@ def status_json(
     who = seen.standings
     return {
         "at": seen.now,
-        "needs_a_person": [asdict(concern) for concern in needed],
+        "needs_a_person": [concern.as_json() for concern in needed],
         "first_step": first_step,
         "tenants": {
             "ready": who.tenants_ready,

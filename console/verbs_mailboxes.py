@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from console import park_causes
+from console import audit_note, park_causes
 from console.consent import admin_consent_link
 from console.context import Context
 from console.exchange_powershell import App
@@ -19,7 +19,6 @@ from console.token_claims import read_claims
 from console.waking import wake
 from models import (
     app_registrations,
-    audit,
     consent_links,
     grants,
     lane,
@@ -41,6 +40,8 @@ from workers import first_token
 from workers.credential_turns import CredentialTurns, record_now
 from workers.entra import Consent, Entra, Tokens
 from workers.tls_contexts import TlsContexts
+
+note = audit_note.note
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,28 +336,6 @@ def resume(context: Context, address: str, *, actor: str, reason: str | None = N
             note(conn, actor, "mailbox-resume", entry.address, reason=reason, resumed=addresses)
     wake(context, resumed)
     return addresses
-
-
-def note(
-    conn: Connection,
-    actor: str,
-    action: str,
-    address: str,
-    reason: str | None = None,
-    **detail: Any,
-) -> None:
-    """Write to the audit trail who did what with a mailbox."""
-    audit.write(
-        conn,
-        audit.Entry(
-            actor=actor,
-            action=action,
-            subject_kind="mailbox",
-            subject=address,
-            reason=reason,
-            detail=detail,
-        ),
-    )
 
 
 def store_grant(

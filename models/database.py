@@ -214,6 +214,15 @@ def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
     return engine
 
 
+def missing_file(url: str) -> Path | None:
+    """Name the SQLite file that a URL means, if it is not there; to connect would make it."""
+    parsed = make_url(url)
+    if parsed.drivername.partition("+")[0] != "sqlite" or not parsed.database:
+        return None
+    path = Path(parsed.database).absolute()
+    return None if os.path.lexists(path) else path  # noqa: PTH - a locked directory is no error here
+
+
 def make_private_file(path: Path) -> None:
     """
     Make an empty file that only its owner may read, in a directory likewise, where there is none.

@@ -21,8 +21,15 @@ from sqlalchemy import Connection, Engine, and_, or_, select
 
 from models import contents, database, intake, intake_checks, routes
 from models.alert import AlertEmail
-from models.database import create_engine_from, read, write
-from models.errors import AlertpostError, InvalidAlert, NotFound, RouteGone, StoreUnavailable
+from models.database import create_engine_from, missing_file, read, write
+from models.errors import (
+    AlertpostError,
+    ConfigurationError,
+    InvalidAlert,
+    NotFound,
+    RouteGone,
+    StoreUnavailable,
+)
 from models.intake import NewDelivery, Receipt
 from models.moves import DELIVERY
 from models.new_delivery import new_delivery
@@ -63,7 +70,18 @@ class Producer:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Producer:
-        """Build a producer from settings; connections are opened when they are needed."""
+        """
+        Build a producer from settings; connections are opened when they are needed.
+
+        Raises:
+            ConfigurationError: A setting is wrong, or there is no SQLite file; none is made.
+        """
+        missing = missing_file(settings.sqlalchemy_url)
+        if missing is not None:
+            raise ConfigurationError(
+                f"there is no database at {missing}; set ALERTPOST_DATA_DIR or "
+                "ALERTPOST_DATABASE_URL to that of the installation, or run `alertpost init`"
+            )
         waker = None
         if settings.redis_url:
             waker = Waker(settings.redis_url, RedisKeys(settings.redis_prefix))

@@ -10,6 +10,7 @@ from console import command_logs
 from console import verbs_apps as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
+from console.commands import apps_list
 from console.context import Context, opened
 from console.credential_files import (
     GENERATED_DAYS,
@@ -33,7 +34,7 @@ from console.credential_view import (
     print_tried,
     tell_given,
 )
-from console.output import Json, jsonable, out, print_fields, print_json, print_table
+from console.output import Json, jsonable, out, print_fields, print_json
 from models import app_credentials, app_registrations, database
 from models.app_registrations import App, Credential
 from models.credential_standing import states
@@ -231,21 +232,7 @@ def retire(
         )
 
 
-@app.command("list")
-def list_(as_json: Json = False) -> None:
-    """List app registrations, with when their secrets end."""
-    with opened() as context, read(context.engine) as conn:
-        entries = app_registrations.list_apps(conn)
-    if as_json:
-        print_json([jsonable(entry) for entry in entries])
-        return
-    print_table(
-        ("app", "client id", "credential", "tenants"),
-        [(e.name, e.client_id, credential_text(e), e.tenants) for e in entries],
-        right=("tenants",),
-        empty="There are none yet; `alertpost tenants add` makes one for a tenant, "
-        "`alertpost apps add` one to share.",
-    )
+app.command("list")(apps_list.list_)
 
 
 @app.command("show")

@@ -17,7 +17,7 @@ from console import verbs_mailboxes as verbs
 from console.actor import As, actor
 from console.asking import Force, Yes, ask
 from console.borrowed_slot import MustWait
-from console.commands import consent_links
+from console.commands import consent_links, mailboxes_list
 from console.commands.moving import import_grant, tell_connected, tell_forms
 from console.consent import CALLBACK_PATH, Callback, Redirect, pasted_parameters
 from console.context import Context, opened
@@ -29,7 +29,6 @@ from console.exchange_powershell import (
     with_permissions,
 )
 from console.next_commands import command_for
-from console.options import Tenant
 from console.output import (
     Json,
     cell,
@@ -39,7 +38,6 @@ from console.output import (
     out,
     print_fields,
     print_json,
-    print_table,
 )
 from console.verbs_mailboxes import Connected
 from models import grants, mailboxes
@@ -379,35 +377,7 @@ def try_it(
         raise typer.Exit(1)
 
 
-@app.command("list")
-def list_(
-    tenant: Tenant = None,
-    as_json: Json = False,
-) -> None:
-    """List mailboxes, with what they wait for."""
-    with opened() as context, read(context.engine) as conn:
-        entries = mailboxes.list_mailboxes(conn, tenant_slug=tenant)
-    if as_json:
-        print_json([jsonable(entry) for entry in entries])
-        return
-    print_table(
-        ("mailbox", "tenant", "standing", "reason", "waiting", "dead"),
-        [
-            (
-                f"{e.address} *" if e.is_default else e.address,
-                e.tenant_slug,
-                e.standing,
-                e.park_reason or (e.pause_reason if e.standing == "paused" else None),
-                e.waiting,
-                e.dead,
-            )
-            for e in entries
-        ],
-        right=("waiting", "dead"),
-        empty="There are no mailboxes yet. `alertpost mailboxes add TENANT ADDRESS` adds one.",
-    )
-    if entries and out.is_terminal:
-        out.print("* takes its tenant's alerts that name no mailbox", style="dim", markup=False)
+app.command("list")(mailboxes_list.list_)
 
 
 @app.command("show")

@@ -324,6 +324,7 @@ def _tell_done(done: Sequence[Done], *, dry_run: bool, as_json: bool) -> None:
     print_table(
         ("account", "tenant", "would be" if dry_run else "is", "what"),
         [(one.account, one.tenant, one.fate, one.what) for one in done],
+        spare=("tenant",),
     )
     told = ", ".join(f"{number} {name}" for name, number in counts.items())
     out.print(f"{'Nothing was done. It would be: ' if dry_run else ''}{told}.", markup=False)

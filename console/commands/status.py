@@ -8,6 +8,7 @@ from rich.text import Text
 from console import live
 from console.attention import NEEDS_A_PERSON, concerns
 from console.context import opened
+from console.installation import named
 from console.output import Json, out, print_json
 from console.status_json import status_json
 from console.status_view import print_status
@@ -35,12 +36,15 @@ def status(as_json: Json = False) -> None:
             seen = overview(conn, context.settings.pacing.day_limits)
             operator = operator_mailbox(conn, context.settings)
             who = accounts(conn, [lane.mailbox_id for lane in seen.lanes])
-        said = live.look(context.settings, who)
+        settings = context.settings
+        said = live.look(settings, who)
     needed = concerns(seen, said, operator)
     first = first_step(seen)
     if as_json:
         print_json(status_json(seen, said, needed, first, operator))
-    elif first == _FIRST_TENANT:
+        raise typer.Exit(NEEDS_A_PERSON if needed else 0)
+    out.print(Text(named(settings), "dim"))
+    if first == _FIRST_TENANT:
         out.print(Text(f"Nothing is set up yet. A customer comes first: `{first}`."))
     else:
         print_status(seen, said, needed, first, operator)

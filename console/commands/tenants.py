@@ -10,6 +10,7 @@ from console import admin_consent, command_logs
 from console import verbs_tenants as verbs
 from console.actor import As, actor
 from console.asking import Force, Yes, ask
+from console.commands import tenants_list
 from console.commands.moving import import_emailproxy
 from console.context import Context, opened
 from console.credential_files import (
@@ -285,23 +286,7 @@ def edit(
     _tell_resumed(changed.resumed)
 
 
-@app.command("list")
-def list_(as_json: Json = False) -> None:
-    """List tenants, with how their mailboxes fare."""
-    with opened() as context, read(context.engine) as conn:
-        entries = tenants.list_tenants(conn)
-    if as_json:
-        print_json([jsonable(entry) for entry in entries])
-        return
-    print_table(
-        ("tenant", "name", "app", "cloud", "mailboxes", "connected", "parked", "waiting"),
-        [
-            (e.slug, e.name, e.app, e.cloud, e.mailboxes, e.connected, e.parked, e.waiting)
-            for e in entries
-        ],
-        right=("mailboxes", "connected", "parked", "waiting"),
-        empty="There are no tenants yet. `alertpost tenants add --help` says what one needs.",
-    )
+app.command("list")(tenants_list.list_)
 
 
 @app.command("show")
@@ -425,6 +410,7 @@ def _tell_import(done: list[Done], *, done_nothing: bool, as_json: bool) -> None
             if one.fate is not Fate.UNCHANGED
         ],
         right=("line",),
+        spare=("tenant",),
         empty="Everything is as the sheet says." if done else "The sheet names no tenant.",
     )
     told = ", ".join(f"{number} {name}" for name, number in counts.items())

@@ -450,8 +450,9 @@ def test_tables_are_missing(cli: Cli, tmp_path: Path) -> None:
         ("ALERTPOST_DATA_DIR", "nowhere", "data_dir"),
     ],
 )
-def test_what_everything_stands_on(cli: Cli, variable: str, value: str, link: str) -> None:
+def test_what_everything_stands_on(nowhere: Cli, variable: str, value: str, link: str) -> None:
     """Where the ground is missing, that is said, the rest is skipped, and nothing is made."""
+    cli = nowhere
     cli.monkeypatch.setenv(variable, value)
 
     ran = ask(cli, "--json")
