@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import ConfigDict
 from sqlalchemy import JSON, DateTime, Index, LargeBinary, Text, UniqueConstraint, false, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
-from sqlmodel.main import SQLModelConfig
 
 from models.ids import uuid7
 from models.stored import Answer, Answers, made_storable
@@ -58,7 +58,7 @@ def _created() -> Any:
 
 class _Table(SQLModel):
     # Nothing makes objects of these classes: their validators would cost each command 0.2 s.
-    model_config = SQLModelConfig(defer_build=True)
+    model_config = ConfigDict(defer_build=True)  # type: ignore[assignment]  # pydantic's own will do
 
 
 class AppRegistration(_Table, table=True):
