@@ -38,6 +38,7 @@ from pydantic_settings import (
 
 from models.addresses import parse_address
 from models.errors import ConfigurationError, VaultError
+from models.host_name import is_domain, is_literal
 from models.quota import DayLimits
 from models.vault import parse_key
 
@@ -122,6 +123,17 @@ def _check_url(value: str) -> Any:
             "is not a URL; a user or password with special characters must be percent-encoded"
         ) from None
     return parts
+
+
+def _ehlo_name(value: str) -> str:
+    name = value.strip()
+    if not name or is_domain(name) or is_literal(name):
+        return name
+    raise ValueError(
+        "must be a domain name of letters, digits and hyphens, such as mail.example.com, or an "
+        "address in brackets, such as [192.0.2.1] or [IPv6:2001:db8::1]; or empty for the "
+        f"machine's own name, not {name[:40]!r}"
+    )
 
 
 def _bare_address(value: str) -> str:
@@ -247,8 +259,8 @@ class SmtpSettings(_Group):
     connect_timeout_seconds: Seconds = 15.0
     command_timeout_seconds: Seconds = 30.0
     data_timeout_seconds: Seconds = 300.0
-    ehlo_name: Annotated[str, Field(max_length=255, pattern=r"^[!-~]*$")] = ""
-    """Empty: the machine's name, or [127.0.0.1] where it has none."""
+    ehlo_name: Annotated[str, AfterValidator(_ehlo_name)] = ""
+    """Empty: the machine's name, or [127.0.0.1] where that is no full domain name."""
     max_message_bytes: Annotated[int, Field(ge=1024)] = 36_700_160
     """35 MiB, what Exchange Online takes from a client."""
 
