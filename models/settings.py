@@ -36,6 +36,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from models import proxies
 from models.addresses import parse_address
 from models.errors import ConfigurationError, VaultError
 from models.host_name import is_domain, is_literal
@@ -49,9 +50,9 @@ PREFIX = "ALERTPOST_"
 _GROUP = "__"
 _DOTENV = ".env"
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]*[a-z0-9])?")
-_BESIDE_FILE = ("database_url", "redis_url", "secret_keys")
+_BESIDE_FILE = ("database_url", "redis_url", "secret_keys", "https_proxy")
 """Settings that may hold a secret, hence may also come from a file."""
-_UNDISCLOSED = (*_BESIDE_FILE, "public_url")
+_UNDISCLOSED = (*_BESIDE_FILE, "public_url", "https_proxy")
 """Settings whose value no error message repeats."""
 
 # Kubernetes announces a service called "alertpost…" to every container beside it with variables
@@ -376,6 +377,8 @@ class Settings(BaseSettings):
     """Certificate authorities to trust instead of the system's, in PEM."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = ()
     """Hosts that secrets and tokens may go to, beside Microsoft's and this machine itself."""
+    https_proxy: Annotated[str, AfterValidator(proxies.checked)] = ""
+    """By which the sign-in service is asked; empty: as HTTPS_PROXY and NO_PROXY say."""
     operator_mailbox: Annotated[str, AfterValidator(_bare_address)] = ""
     """The mailbox from which the provider is warned; empty: nobody is warned by mail."""
     operator_to: Annotated[
@@ -462,6 +465,7 @@ class Settings(BaseSettings):
         shown: dict[str, object] = self.model_dump(mode="json", exclude={"secret_keys"})
         shown["database_url"] = masked_url(self.database_url)
         shown["redis_url"] = masked_url(self.redis_url)
+        shown["https_proxy"] = proxies.masked(self.https_proxy)
         shown["secret_keys"] = len(self.secret_keys)
         return shown
 

@@ -22,6 +22,7 @@ from models import lane
 from models.errors import AlertpostError
 from models.host_name import shown_name
 from models.presence import Presence
+from models.proxies import Proxies
 from models.redis_keys import RedisKeys
 from models.secret_routes import AllowedHosts, RouteGuard
 from models.settings import Settings
@@ -118,6 +119,7 @@ class Services:
         )
         self.accounts = Accounts(self.recorder, self.pacer, window_seconds=pacing.window_seconds)
         self._teacher = Teacher(settings, self._recent)
+        self._proxies = Proxies.of(settings.https_proxy)
         self._entra: dict[str, Entra] = {}
         self._hosts = AllowedHosts(settings.allowed_hosts)
         guard = self._guard = RouteGuard(self.vault, self._hosts)
@@ -206,6 +208,7 @@ class Services:
                 timeout_seconds=self.settings.lease.request_timeout_seconds,
                 hosts=self._hosts,
                 guard=self._guard,
+                proxies=self._proxies,
             )
         return client
 

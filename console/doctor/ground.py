@@ -23,6 +23,7 @@ from models import redis_probe, schema, sql_probe
 from models.database import create_engine_from, now, read
 from models.errors import AlertpostError, ConfigurationError
 from models.operator_mailbox import operator_mailbox
+from models.proxies import Proxies
 from models.redis_keys import RedisKeys
 from models.redis_trouble import RedisTrouble, explained
 from models.settings import Settings, masked_url
@@ -98,7 +99,9 @@ def _settings(chain: Chain) -> Settings | None:
         return None
     sql = masked_url(settings.database_url) or "SQLite in the data directory"
     redis = masked_url(settings.redis_url) or "embedded"
-    chain.add("settings", ok(f"SQL: {sql}; Redis: {redis}, prefix {settings.redis_prefix}"))
+    proxy = Proxies.of(settings.https_proxy).proxy
+    by_way = "" if proxy is None else f"; sign-in through the proxy {proxy}"
+    chain.add("settings", ok(f"SQL: {sql}; Redis: {redis}, prefix {settings.redis_prefix}{by_way}"))
     return settings
 
 
