@@ -76,7 +76,9 @@ def main() -> int:
         line, code = check(Settings.load()), 0
     except AlertpostError as error:
         line, code = f"unhealthy: {redact_text(' '.join(str(error).split()))}", 1
-    print(line, file=sys.stderr if code else sys.stdout)
+    # Whatever the container's encoding is, a path in it must not end this with a trace.
+    shown = line.encode("ascii", "backslashreplace").decode("ascii")
+    print(shown, file=sys.stderr if code else sys.stdout)
     return code
 
 
