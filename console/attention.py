@@ -35,6 +35,8 @@ class Matter(StrEnum):
     EXPIRY = "expiry"
     DEAD_LETTERS = "dead-letters"
     NO_WORKER = "no-worker"
+    REDIS = "redis"
+    SQL = "sql"
     WARNINGS = "warnings"
     HELD_UP = "held-up"
     """It goes on by itself, but not well without a person."""
@@ -72,10 +74,11 @@ def concerns(seen: Overview, live: Live, operator: OperatorMailbox | None = None
 
     Args:
         seen: What SQL knows.
-        live: What Redis knows.
+        live: What the stores say.
         operator: The mailbox that warnings come from; None: nobody wants any.
     """
     return [
+        *_stores(live),
         *_workers(seen, live),
         *_holds(seen),
         *_held(seen),
@@ -98,9 +101,17 @@ def command_of(held: Held) -> str | None:
     return cure or f"alertpost mailboxes show {address}"
 
 
+def _stores(live: Live) -> Iterator[Concern]:
+    if live.sql is not None:
+        yield Concern(Matter.SQL, f"{live.sql.text}; {live.sql.next_step}")
+    for trouble in (live.refuses, live.risk):
+        if trouble is not None:
+            yield Concern(Matter.REDIS, f"{trouble.text}; {trouble.next_step}")
+
+
 def _workers(seen: Overview, live: Live) -> Iterator[Concern]:
     stuck = sum(lane.due for lane in seen.lanes if lane.standing == READY)
-    if live.workers or not stuck:
+    if live.workers or live.refuses is not None or not stuck:
         return
     waits = f"{counted(stuck)} could go"
     if live.away is not None:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from console import command_logs, output
+from console import command_logs, encoding, output
 from console.commands import COMMANDS
 from console.lazy_commands import LazyCommands
 from models.errors import (
@@ -103,6 +103,7 @@ def _begin(
 
 def main() -> None:
     """Run the command line; expected errors are one line, never a stack trace."""
+    encoding.take_every_text()
     try:
         code = command_line()(prog_name="alertpost", standalone_mode=False)
         if sys.stdout is not None:
@@ -123,7 +124,10 @@ def main() -> None:
         output.complain(str(error))
         code = next((number for kind, number in EXIT_CODES if isinstance(error, kind)), 1)
     except Exception as error:  # noqa: BLE001 - the last line of defence
-        if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
+        if (word := encoding.not_text(error)) is not None:
+            output.complain(f"{word[:60]!r} is not text in UTF-8: convert it first")
+            code = 2
+        elif isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
             where = f": {error.filename}" if error.filename else ""
             output.give_up_output()
             output.complain(f"the disk cannot be written to ({error.strerror}){where}")

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from console.encoding import fits
 from console.table_layout import Column, body_lines, fitted, head_lines, without_alike
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -56,14 +57,20 @@ def _written_out(found: re.Match[str]) -> str:
 
 def print_json(value: object) -> None:
     """Print a value as JSON, one document; it is the same document, however odd its texts."""
-    text = json.dumps(value, default=jsonable, ensure_ascii=False, indent=2)
-    # JSON escapes some controls itself; the rest stand in texts only, where escapes are allowed.
-    safe = _DRIVES_TERMINAL.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    safe = _as_json(value, ascii_only=False)
+    if not fits(safe, sys.stdout):
+        safe = _as_json(value, ascii_only=True)
     try:
         sys.stdout.write(f"{safe}\n")
     except BrokenPipeError:
         # As raised it has a number, at which Typer would end with 1 by itself.
         raise BrokenPipeError from None
+
+
+def _as_json(value: object, *, ascii_only: bool) -> str:
+    text = json.dumps(value, default=jsonable, ensure_ascii=ascii_only, indent=2)
+    # JSON escapes some controls itself; the rest stand in texts only, where escapes are allowed.
+    return _DRIVES_TERMINAL.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def jsonable(value: object) -> object:

@@ -30,7 +30,7 @@ def status_json(
 
     Args:
         seen: What SQL knows.
-        live: What Redis knows.
+        live: What the stores say.
         needed: What needs a person.
         first_step: The command to begin with; None where everything is set up.
         operator: The mailbox that warnings come from; None: nobody wants any.
@@ -58,11 +58,21 @@ def status_json(
         "suppressed": seen.suppressed,
         "host_holds": [asdict(one) for one in seen.holds],
         "recipients": [asdict(budget) for budget in seen.budgets],
-        "redis": {"answers": live.away is None, "reason": live.away},
-        # Not an empty list where nobody could be asked.
-        "workers": [asdict(one) for one in live.workers] if live.away is None else None,
+        "redis": _redis(live),
+        "sql": {"writes": live.sql is None, "reason": live.sql and live.sql.text},
+        # Not an empty list where nobody could be asked, or nobody could say so.
+        "workers": [asdict(one) for one in live.workers] if live.knows_workers else None,
         "expiries": [asdict(one) for one in near_expiries(seen.expiries)],
         "warnings": operator_json(operator),
+    }
+
+
+def _redis(live: Live) -> dict[str, Any]:
+    trouble = live.refuses or live.risk
+    return {
+        "answers": live.away is None,
+        "writes": live.away is None and live.refuses is None,
+        "reason": live.away if trouble is None else trouble.text,
     }
 
 

@@ -153,7 +153,8 @@ def _print_figures(seen: Overview, live: Live, operator: OperatorMailbox | None)
             "mail": f"{seen.waiting:,} waiting{lanes}, {seen.in_hand:,} in hand, {dead:,} dead",
             "suppressed": _suppressed(seen),
             "workers": _workers(live),
-            "Redis": "answers" if live.away is None else f"does not answer: {live.away}",
+            "Redis": _redis(live),
+            "SQL": None if live.sql is None else "takes nothing that is written",
             "warnings": NOT_SET if operator is None else operator.sentence(),
         }
     )
@@ -165,9 +166,19 @@ def _suppressed(seen: Overview) -> str | None:
     return f"{counted(seen.suppressed, 'address', 'addresses')}: `alertpost suppressions list`"
 
 
+def _redis(live: Live) -> str:
+    if live.away is not None:
+        return f"does not answer: {live.away}"
+    if live.refuses is not None:
+        return live.refuses.text.removeprefix("Redis ")
+    return "answers" if live.risk is None else "answers, but may drop what it is told to keep"
+
+
 def _workers(live: Live) -> str:
     if live.away is not None:
         return "not known, Redis tells"
+    if not live.knows_workers:
+        return "not known, Redis does not take what they say"
     names = [f"{one.host} (pid {one.pid}, {one.version})" for one in live.workers]
     return f"{len(names)} alive: {some_of(names)}" if names else "none alive"
 

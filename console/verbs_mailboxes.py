@@ -32,6 +32,7 @@ from models.errors import Conflict, CredentialRejected, NotFound, TokenUnavailab
 from models.lane_park import concerned
 from models.lookups import BY_HAND
 from models.mailboxes import MailboxEntry
+from models.proxies import Proxies
 from models.redis_keys import RedisKeys
 from models.secret_routes import RouteGuard
 from models.senders import Sender
@@ -109,6 +110,7 @@ def entra(context: Context, sender: Sender) -> Entra:
         timeout_seconds=context.settings.lease.request_timeout_seconds,
         hosts=context.hosts,
         guard=RouteGuard(context.vault, context.hosts),
+        proxies=Proxies.of(context.settings.https_proxy),
     )
 
 

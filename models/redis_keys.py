@@ -97,6 +97,10 @@ class RedisKeys:
         """Exists for moments after Redis was made to forget because its clock was set."""
         return f"{self.prefix}:clock-set"
 
+    def probe(self, name: str) -> str:
+        """Written and deleted by whoever looks whether Redis takes what is written."""
+        return f"{self.prefix}:probe:{name}"
+
     @property
     def wanted(self) -> str:
         """Set of the ``slots`` keys of accounts where a visit found no slot."""

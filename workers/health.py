@@ -2,22 +2,19 @@
 Says whether a worker could work here: ``python -m workers.health``, for a container's health check.
 
 It is a process of its own that looks at what a worker needs, with the worker's own settings: SQL
-answers, its schema is that of this version, Redis answers. Whether the worker itself lives is known
-by its process.
+and Redis take what is written, the schema is that of this version. Whether the worker itself lives
+is known by its process.
 """
 
 from __future__ import annotations
 
 import sys
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from models import schema
+from models import redis_probe, schema, sql_probe
 from models.database import create_engine_from
 from models.errors import AlertpostError, ConfigurationError, StoreUnavailable
 from models.redaction import redact_text
+from models.redis_keys import RedisKeys
 from models.settings import Settings
 from models.vault import Vault
 
@@ -42,8 +39,8 @@ def check(settings: Settings) -> str:
         raise ConfigurationError("no ALERTPOST_REDIS_URL is set")
     Vault([key.get_secret_value() for key in settings.secret_keys])
     _ask_sql(settings)
-    _ask_redis(settings.redis_url)
-    return "healthy: SQL and Redis answer, the schema is current"
+    risk = _ask_redis(settings)
+    return f"healthy: SQL and Redis take what is written, the schema is current{risk}"
 
 
 def _ask_sql(settings: Settings) -> None:
@@ -55,22 +52,22 @@ def _ask_sql(settings: Settings) -> None:
             )
     finally:
         engine.dispose()
+    trouble = sql_probe.look(settings)
+    if trouble is not None:
+        raise StoreUnavailable(f"{trouble.text}; {trouble.next_step}")
 
 
-def _ask_redis(url: str) -> None:
+def _ask_redis(settings: Settings) -> str:
+    """Write and delete; tell what is not as it should be although that works."""
     # Without the client's own retries: whoever runs health checks repeats them.
-    client = redis.Redis.from_url(
-        url,
-        socket_timeout=ANSWER_SECONDS,
-        socket_connect_timeout=ANSWER_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
+    client = redis_probe.client_of(settings.redis_url, seconds=ANSWER_SECONDS)
     try:
-        client.ping()
-    except redis.RedisError as error:
-        raise StoreUnavailable(f"Redis: {error}") from error
+        state = redis_probe.look(client, RedisKeys(settings.redis_prefix))
     finally:
         client.close()
+    if state.trouble is not None:
+        raise StoreUnavailable(f"{state.trouble.text}; {state.trouble.next_step}")
+    return f"; but {state.risk.text}; {state.risk.next_step}" if state.risk is not None else ""
 
 
 def main() -> int:
@@ -79,7 +76,9 @@ def main() -> int:
         line, code = check(Settings.load()), 0
     except AlertpostError as error:
         line, code = f"unhealthy: {redact_text(' '.join(str(error).split()))}", 1
-    print(line, file=sys.stderr if code else sys.stdout)
+    # Whatever the container's encoding is, a path in it must not end this with a trace.
+    shown = line.encode("ascii", "backslashreplace").decode("ascii")
+    print(shown, file=sys.stderr if code else sys.stdout)
     return code
 
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from redis.exceptions import RedisError
 
 from models.presence import ALIVE_SECONDS, BEAT_SECONDS, Presence
+from models.redis_trouble import explained
 from workers.rounds import rest
 
 if TYPE_CHECKING:
@@ -15,12 +17,15 @@ if TYPE_CHECKING:
 
     from models.redis_keys import RedisKeys
 
-# Whoever beats also tidies up after those that were killed.
+log = structlog.get_logger()
+
+# Whoever beats also tidies up after those that were killed: afterwards, since a script that has
+# deleted something may write to a full Redis, and the others could not.
 _BEAT: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + tonumber(ARGV[2])), ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return now
 """
@@ -30,7 +35,9 @@ class Heartbeat:
     """
     Says that this worker lives, for ``models.presence``; its loop does, or nothing would be said.
 
-    While Redis is away nothing is said, and whoever asks cannot hear either.
+    While Redis is away nothing is said, and whoever asks cannot hear either. That it is away, or
+    refuses, is logged when it begins and when it ends: here, because this worker writes here at
+    rest as well.
 
     Args:
         client: Redis.
@@ -46,9 +53,19 @@ class Heartbeat:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Beat until told to stop."""
+        unusable = False
         while not stop.is_set():
-            with suppress(RedisError):
+            try:
                 await self._beat(keys=[self._key], args=[self._says, round(ALIVE_SECONDS * 1000)])
+            except RedisError as error:
+                if not unusable:
+                    trouble = explained(error)
+                    log.warning("redis_unusable", reason=trouble.text, next_step=trouble.next_step)
+                unusable = True
+            else:
+                if unusable:
+                    log.info("redis_usable")
+                unusable = False
             await rest(stop, BEAT_SECONDS)
 
     async def end(self) -> None:

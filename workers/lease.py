@@ -38,6 +38,7 @@ from models.errors import (
     VaultError,
 )
 from models.redis_keys import RedisKeys
+from models.redis_trouble import explained
 from models.secret_routes import RouteGuard
 from models.senders import Sender
 from models.settings import LeaseSettings
@@ -292,8 +293,10 @@ class TokenLeases:
                 except _LockLost:
                     log.warning("refresh_lock_lost", mailbox_id=str(sender.mailbox_id))
         except RedisError as error:
+            trouble = explained(error)
+            how = "refuses" if trouble.answers else "is away"
             raise TokenUnavailable(
-                f"Redis is away, so no token can be shared: {error}", retry_after_seconds=2
+                f"Redis {how}, so no token can be shared: {trouble.text}", retry_after_seconds=2
             ) from error
         raise TokenUnavailable("the lock on this refresh kept being lost", retry_after_seconds=2)
 

@@ -12,8 +12,6 @@ from typing import Annotated, Any
 
 import redis
 import typer
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from sqlalchemy import Connection
 
 from console import key_users, processes
@@ -25,10 +23,12 @@ from console.installation import begun, where_to_type
 from console.output import complain, out
 from console.processes import SandboxProcess
 from console.supervisor import Supervisor
-from models import logs, mailboxes, tenants
+from models import logs, mailboxes, redis_probe, sql_probe, tenants
 from models.database import create_engine_from, read
 from models.errors import ConfigurationError
 from models.overview import overview
+from models.redis_keys import RedisKeys
+from models.redis_trouble import explained
 from models.settings import Settings
 from sandbox.defaults import DEFAULT_TENANTS
 
@@ -107,6 +107,7 @@ def worker(
                 "together with workers; or set ALERTPOST_REDIS_URL"
             )
         _announce_keys(stack, given, settings)
+        _tell_what_refuses(settings)
         children = processes.workers(given, settings, processes=how_many, concurrency=concurrency)
         code = Supervisor(children).run()
     raise typer.Exit(code)
@@ -172,6 +173,7 @@ class _Screen:
     def show(self) -> None:
         """Print it; called once everything is ready."""
         self.shown = True
+        _tell_what_refuses(self._settings)
         masked = self._settings.masked()
         database = masked["database_url"] or self._directory.path / "alertpost.db"
         redis_at = self._server.directory if self._server else masked["redis_url"]
@@ -280,17 +282,28 @@ def _announce_keys(stack: ExitStack, given: Settings, settings: Settings) -> Non
 
 
 def _answers(url: str) -> bool:
-    client = redis.Redis.from_url(
-        url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
-    )
+    client = redis_probe.client_of(url)
     try:
         return bool(client.ping())
-    except redis.BusyLoadingError:
-        return True
-    except redis.RedisError:
-        return False
+    except redis.RedisError as error:
+        # What answers is there, whatever it refuses.
+        return explained(error).answers
     finally:
         client.close()
+
+
+def _tell_what_refuses(settings: Settings) -> None:
+    """Say at the start what would keep workers from working; they begin by themselves after it."""
+    client = redis_probe.client_of(settings.redis_url)
+    try:
+        state = redis_probe.look(client, RedisKeys(settings.redis_prefix))
+    finally:
+        client.close()
+    for trouble in (sql_probe.look(settings), state.trouble):
+        if trouble is not None:
+            complain(f"nothing is sent now: {trouble.text}; {trouble.next_step}")
+    if state.risk is not None:
+        complain(f"{state.risk.text}; {state.risk.next_step}")
 
 
 def _say(text: str) -> None:

@@ -9,7 +9,7 @@ from console import live
 from console.attention import NEEDS_A_PERSON, concerns
 from console.context import opened
 from console.installation import named
-from console.output import Json, out, print_json
+from console.output import Json, cell, out, print_json
 from console.status_json import status_json
 from console.status_view import print_status
 from models.accounts import accounts
@@ -29,7 +29,8 @@ def status(as_json: Json = False) -> None:
 
     Exit code 7: something needs a person. It is parked mailboxes, mail that waits at a mailbox
     which is not connected, dead letters, a secret, certificate or grant that has ended or will
-    within 7 days, mail that could go while no worker lives, or warnings that cannot be mailed.
+    within 7 days, mail that could go while no worker lives, Redis or SQL refusing what work needs
+    of them, or warnings that cannot be mailed.
     """
     with opened() as context:
         with read(context.engine) as conn:
@@ -46,6 +47,8 @@ def status(as_json: Json = False) -> None:
     out.print(Text(named(settings), "dim"))
     if first == _FIRST_TENANT:
         out.print(Text(f"Nothing is set up yet. A customer comes first: `{first}`."))
+        for concern in needed:
+            out.print(Text(f"  ! {cell(concern.text)}"))
     else:
         print_status(seen, said, needed, first, operator)
     if needed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,17 +13,19 @@ from pathlib import Path
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from console.borrowed_slot import impatient_client
+from console.borrowed_slot import REDIS_SECONDS, impatient_client
 from console.context import Context, effective_settings
 from console.data_dir import DataDir
 from console.doctor import ground_meaning as meaning
 from console.doctor.checks import Chain, failed, ok
 from console.output import counted
-from models import schema
+from models import redis_probe, schema, sql_probe
 from models.database import create_engine_from, now, read
 from models.errors import AlertpostError, ConfigurationError
 from models.operator_mailbox import operator_mailbox
+from models.proxies import Proxies
 from models.redis_keys import RedisKeys
+from models.redis_trouble import RedisTrouble, explained
 from models.settings import Settings, masked_url
 from models.vault import Vault
 from models.waker import Waker
@@ -96,7 +99,9 @@ def _settings(chain: Chain) -> Settings | None:
         return None
     sql = masked_url(settings.database_url) or "SQLite in the data directory"
     redis = masked_url(settings.redis_url) or "embedded"
-    chain.add("settings", ok(f"SQL: {sql}; Redis: {redis}, prefix {settings.redis_prefix}"))
+    proxy = Proxies.of(settings.https_proxy).proxy
+    by_way = "" if proxy is None else f"; sign-in through the proxy {proxy}"
+    chain.add("settings", ok(f"SQL: {sql}; Redis: {redis}, prefix {settings.redis_prefix}{by_way}"))
     return settings
 
 
@@ -173,7 +178,14 @@ def _sql(chain: Chain, settings: Settings) -> Engine | None:
         if engine is not None:
             engine.dispose()
         return None
-    chain.add("sql", ok(f"{where} answers"))
+    # Where the tables are not ours there is nothing to be written to.
+    trouble = sql_probe.look(settings) if current else None
+    if trouble is not None:
+        chain.add("sql", meaning.sql_refuses(where, trouble))
+        chain.skip(_SQL[1:], because="sql")
+        engine.dispose()
+        return None
+    chain.add("sql", ok(f"{where} answers and takes what is written"))
     chain.add("schema", meaning.schema(current=current))
     chain.add("sql_clock", meaning.clock("SQL", reading))
     if not current:
@@ -209,6 +221,11 @@ async def _redis(chain: Chain, settings: Settings) -> None:
         chain.skip(_REDIS[1:], because="redis")
         return
     url = masked_url(settings.redis_url)
+    trouble = await asyncio.to_thread(_redis_trouble, settings)
+    if trouble is not None and not trouble.answers:
+        chain.add("redis", meaning.redis_away(url, trouble))
+        chain.skip(_REDIS[1:], because="redis")
+        return
     client = impatient_client(settings.redis_url)
     try:
         info = await client.info()
@@ -221,15 +238,32 @@ async def _redis(chain: Chain, settings: Settings) -> None:
             RedisKeys(settings.redis_prefix).workers, f"({shown * 1000:.0f}", "+inf"
         )
     except RedisError as error:
-        chain.add("redis", meaning.redis_away(url, str(error) or type(error).__name__))
+        trouble = trouble or explained(error)
+        judged = meaning.redis_refuses if trouble.answers else meaning.redis_away
+        chain.add("redis", judged(url, trouble))
         chain.skip(_REDIS[1:], because="redis")
         return
     finally:
         await client.aclose()
     doubt = (heard - asked) / 2
-    chain.add("redis", meaning.redis_here(url, info))
+    if trouble is None:
+        chain.add("redis", meaning.redis_here(url, info))
+    else:
+        chain.add("redis", meaning.redis_refuses(url, trouble))
     chain.add(
         "redis_clock", meaning.clock("Redis", meaning.Reading(shown - asked - doubt, doubt + 0.001))
     )
     chain.add("redis_memory", meaning.redis_memory(info))
-    chain.add("workers", meaning.workers(int(alive)))
+    if trouble is None:
+        chain.add("workers", meaning.workers(int(alive)))
+    else:
+        # Nobody could say that it lives.
+        chain.skip(["workers"], because="redis")
+
+
+def _redis_trouble(settings: Settings) -> RedisTrouble | None:
+    client = redis_probe.client_of(settings.redis_url, seconds=REDIS_SECONDS)
+    try:
+        return redis_probe.look(client, RedisKeys(settings.redis_prefix)).trouble
+    finally:
+        client.close()

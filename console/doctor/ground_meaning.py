@@ -10,6 +10,8 @@ from console.doctor.checks import Finding, failed, ok, warning
 from console.output import counted
 from models.operator_mailbox import NOT_SET, OperatorMailbox
 from models.presence import ALIVE_SECONDS
+from models.redis_trouble import RedisTrouble
+from models.sql_probe import SqlTrouble
 
 CLOCK_WARNING_SECONDS = 30.0
 """Times are taken from one clock each, so hosts may differ; so much makes logs hard to read."""
@@ -34,6 +36,15 @@ def sql_away(where: str, reason: str) -> Finding:
         f"{where}: {reason}",
         "Producers refuse alerts and workers send nothing while SQL is away.",
         "start the database, or correct ALERTPOST_DATABASE_URL",
+    )
+
+
+def sql_refuses(where: str, trouble: SqlTrouble) -> Finding:
+    """SQL answers, and takes nothing that is written."""
+    return failed(
+        f"{where}: {trouble.text}",
+        "Producers refuse alerts and workers send nothing: what cannot be recorded is not sent.",
+        trouble.next_step,
     )
 
 
@@ -80,12 +91,21 @@ def redis_unknown() -> Finding:
     )
 
 
-def redis_away(url: str, reason: str) -> Finding:
+def redis_away(url: str, trouble: RedisTrouble) -> Finding:
     """Redis does not answer."""
     return failed(
-        f"{url}: {reason}",
+        f"{url}: {trouble.text}",
         "While Redis is away workers send nothing; alerts are accepted and wait.",
-        "`alertpost up` for the embedded server; else start Redis, or correct ALERTPOST_REDIS_URL",
+        trouble.next_step,
+    )
+
+
+def redis_refuses(url: str, trouble: RedisTrouble) -> Finding:
+    """Redis answers, and does not do what work needs."""
+    return failed(
+        f"{url}: {trouble.text}",
+        "While Redis refuses workers send nothing; alerts are accepted and wait.",
+        trouble.next_step,
     )
 
 

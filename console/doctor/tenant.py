@@ -17,6 +17,7 @@ from models.app_registrations import OpenedApp
 from models.credential_standing import Standing
 from models.database import read, write
 from models.mailboxes import MailboxEntry
+from models.proxies import Proxies, Proxy
 from models.senders import Sender
 from models.tenants import TenantEntry
 
@@ -63,30 +64,69 @@ async def _sign_in(
     context: Context, sender: Sender, chain: Chain, places: Places, ca_file: str
 ) -> None:
     place, slug, role = sign_in_place(sender), sender.tenant_slug, places_meaning.SIGN_IN
-    seen = await places.names(place)
-    if not chain.add("sign_in_dns", places_meaning.names(place, role, slug, seen)):
-        chain.skip(_SIGN_IN[1:], because="sign_in_dns")
-        return
-    seen = await places.connection(place)
-    if not chain.add("sign_in_connect", places_meaning.connection(place, role, slug, seen)):
-        chain.skip(_SIGN_IN[2:], because="sign_in_connect")
-        return
-    seen = await places.handshake(place)
-    if not chain.add("sign_in_tls", places_meaning.handshake(place, slug, ca_file, seen)):
-        chain.skip(_SIGN_IN[3:], because="sign_in_tls")
-        return
+    proxies = Proxies.of(context.settings.https_proxy)
+    proxy = proxies.for_host(place.host, place.port)
+    if proxy is not None:
+        if not await _proxy(proxy, place, chain, places, slug, ca_file):
+            return
+    else:
+        seen = await places.names(place)
+        if not chain.add("sign_in_dns", places_meaning.names(place, role, slug, seen)):
+            chain.skip(_SIGN_IN[1:], because="sign_in_dns")
+            return
+        seen = await places.connection(place)
+        if not chain.add("sign_in_connect", places_meaning.connection(place, role, slug, seen)):
+            chain.skip(_SIGN_IN[2:], because="sign_in_connect")
+            return
+        seen = await places.handshake(place)
+        if not chain.add("sign_in_tls", places_meaning.handshake(place, slug, ca_file, seen)):
+            chain.skip(_SIGN_IN[3:], because="sign_in_tls")
+            return
     async with places.at_once:
         found = await asyncio.to_thread(
             discover,
             sender,
             ca_file=ca_file,
             timeout_seconds=context.settings.lease.request_timeout_seconds,
+            hosts=context.hosts,
+            proxies=proxies,
         )
     chain.add("discovery", sign_in_meaning.discovery(sender, found))
     if found.error:
         chain.skip(["clock"], because="discovery")
         return
     chain.add("clock", sign_in_meaning.clock(found))
+
+
+async def _proxy(  # noqa: PLR0917 - what ``_sign_in`` has at hand
+    proxy: Proxy, place: Place, chain: Chain, places: Places, tenant: str, ca_file: str
+) -> bool:
+    """Look at the proxy in place of the host behind it, whose name only the proxy may know."""
+    if proxy.trouble:
+        chain.add("sign_in_dns", places_meaning.proxy_unusable(proxy))
+        chain.skip(_SIGN_IN[1:], because="sign_in_dns")
+        return False
+    there = Place(*proxy.place)
+    seen = await places.names(there)
+    if not chain.add("sign_in_dns", places_meaning.proxy_names(proxy, place, seen)):
+        chain.skip(_SIGN_IN[1:], because="sign_in_dns")
+        return False
+    seen = await places.connection(there)
+    if not chain.add("sign_in_connect", places_meaning.proxy_connection(proxy, there, seen)):
+        chain.skip(_SIGN_IN[2:], because="sign_in_connect")
+        return False
+    if proxy.url.startswith("https:"):
+        # TLS within TLS: the tenant's configuration is asked for that way below.
+        return chain.add("sign_in_tls", places_meaning.within_tls(proxy))
+    seen = await places.tunnelled(place, proxy)
+    if seen.kind == "proxy":
+        judged = places_meaning.proxy_refusal(proxy, place, seen)
+    else:
+        judged = places_meaning.handshake(place, tenant, ca_file, seen)
+    if not chain.add("sign_in_tls", judged):
+        chain.skip(_SIGN_IN[3:], because="sign_in_tls")
+        return False
+    return True
 
 
 async def _credential(

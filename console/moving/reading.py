@@ -6,6 +6,8 @@ from pathlib import Path
 
 from models.errors import ConfigurationError
 
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
 LARGEST = 5_000_000
 """Octets; what these programs keep is far smaller."""
 
@@ -31,7 +33,10 @@ def read_text(path: str, what: str) -> str:
         ) from error
     if len(octets) > LARGEST:
         raise ConfigurationError(f"{what} {path} has more than {LARGEST:,} octets: it is another")
+    if b"\0" in octets or octets.startswith(_UTF_16):
+        raise ConfigurationError(f"{what} {path} is no text in UTF-8")
     try:
         return octets.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{what} {path} is no text in UTF-8") from None
+        # These programs do not mind a comment in an older encoding; what counts is ASCII.
+        return octets.decode("latin-1")
