@@ -38,6 +38,7 @@ from pydantic_settings import (
 
 from models.addresses import parse_address
 from models.errors import ConfigurationError, VaultError
+from models.postgresql_url import POOLER, read_url
 from models.quota import DayLimits
 from models.vault import parse_key
 
@@ -76,7 +77,10 @@ def _database_url(value: str) -> str:
             "must be postgresql://user:password@host/database or sqlite:///path/to/file, "
             "or empty for a file in ALERTPOST_DATA_DIR"
         )
-    if scheme == "sqlite" and not rest.strip("/"):
+    if scheme != "sqlite":
+        read_url(value)
+        return value
+    if not rest.strip("/"):
         raise ValueError("names no file; write sqlite:///relative/path or sqlite:////absolute/path")
     _check_url(value)
     return value
@@ -347,6 +351,11 @@ class Settings(BaseSettings):
 
     database_url: Annotated[str, AfterValidator(_database_url)] = ""
     """Empty: the SQLite file ``alertpost.db`` in ``data_dir``."""
+    database_pooler: Literal["auto", "transaction", "none"] = "auto"
+    """
+    What stands before PostgreSQL: ``transaction`` for a pooler that gives each transaction another
+    session; ``auto`` finds it out.
+    """
     redis_url: Annotated[str, AfterValidator(_redis_url)] = ""
     """Empty: an embedded server that keeps its data in ``data_dir``."""
     redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")] = "alertpost"
@@ -438,7 +447,10 @@ class Settings(BaseSettings):
         """Where SQL is, with the driver that we ship; holds the password."""
         if not self.database_url:
             return f"sqlite:///{(self.data_dir / 'alertpost.db').absolute()}"
-        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.database_url)
+        url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.database_url)
+        if self.database_pooler == "auto" or not url.startswith("postgresql"):
+            return url
+        return f"{url}{'&' if '?' in url else '?'}{POOLER}={self.database_pooler}"
 
     @property
     def embedded_redis(self) -> bool:
