@@ -26,6 +26,8 @@ _SQLITE: tuple[tuple[str, str], ...] = (
 # SQLSTATE codes, longest match first.
 # Source: PostgreSQL documentation, appendix A, "PostgreSQL Error Codes".
 _POSTGRESQL: tuple[tuple[str, str], ...] = (
+    ("26000", "a pooler gave the statement to another session of PostgreSQL; try again"),
+    ("42P05", "a pooler gave the statement to another session of PostgreSQL; try again"),
     ("25006", "PostgreSQL is read-only here: a standby, or a failover is under way"),
     ("25P03", "PostgreSQL ended a transaction that stood idle"),
     # Not a wrong setting for good: once the right is given, all go on by themselves.
