@@ -5,7 +5,8 @@ The Python door: an alert e-mail in, a committed delivery out, then a wake-up.
     receipt = enqueue(AlertEmail(tenant="contoso", to=["ops@contoso.example"], …))
 
 When the call returns, the alert is committed: no crash of any process loses it, nor does the loss
-of Redis. Where SQL is away it raises ``StoreUnavailable`` and nothing was accepted.
+of Redis. Where SQL is away, or refuses for any reason, it raises ``StoreUnavailable`` and nothing
+was accepted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sqlalchemy import Connection, Engine, and_, or_, select
 
 from models import contents, database, intake, intake_checks, routes
 from models.alert import AlertEmail
-from models.database import create_engine_from, missing_file, read, write
+from models.database import create_engine_from, missing_file
 from models.errors import (
     AlertpostError,
     ConfigurationError,
@@ -33,6 +34,7 @@ from models.errors import (
 from models.intake import NewDelivery, Receipt
 from models.moves import DELIVERY
 from models.new_delivery import new_delivery
+from models.producing import read, write
 from models.redis_keys import RedisKeys
 from models.settings import Settings
 from models.severity import Severity
