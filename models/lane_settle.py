@@ -115,7 +115,8 @@ def _settle_group(
     landed = set(conn.execute(_settled(dialect, transition), given).scalars())
     if len(landed) < len(outcomes):
         late = [outcome for outcome in outcomes if outcome.delivery_id not in landed]
-        found = set(conn.scalars(_known(dialect), as_parameter([as_row(one) for one in late])))
+        given_late = as_parameter([as_row(outcome) for outcome in late])
+        found: set[UUID] = set(conn.execute(_known(dialect), given_late).scalars())
         known |= found
         landed |= {one.delivery_id for one in late if one.key in found}
         landed |= _settle_late(conn, transition, [one for one in late if one.key not in found])

@@ -46,7 +46,7 @@ _POSTGRESQL: tuple[tuple[str, str], ...] = (
 
 # What a statement met, in a database that is there: a row held by somebody, another transaction in
 # the way, too little memory for so much at once.
-_OF_THE_STATEMENT = ("40", "53200", "55P03", "57014")
+_OF_THE_STATEMENT = ("26000", "40", "42P05", "53200", "55P03", "57014")
 
 
 def of_the_statement(error: StoreUnavailable) -> bool:
@@ -71,7 +71,7 @@ def wholly_translated() -> Iterator[None]:
         with translated():
             yield
     except SQLAlchemyError as error:
-        raise StoreUnavailable(f"the database refused it ({_first_line(error)})") from error
+        raise StoreUnavailable(f"the database refused it ({in_short(error)})") from error
 
 
 @contextmanager
@@ -129,10 +129,13 @@ def _postgresql_meaning(cause: BaseException, *, lost: bool) -> AlertpostError |
     return None
 
 
-def _first_line(error: SQLAlchemyError) -> str:
-    """Give the driver's own words; SQLAlchemy's come with the statement, and with pages."""
+def in_short(error: BaseException) -> str:
+    """Tell what happened in a line: the driver's own words, without SQLAlchemy's pages."""
+    if isinstance(error, AlertpostError):
+        return _one_line(error)
     orig = getattr(error, "orig", None)
-    return _one_line(error if orig is None else orig)
+    known = error if orig is None else orig
+    return f"{type(known).__name__}: {_one_line(known)}"
 
 
 def _one_line(error: BaseException) -> str:

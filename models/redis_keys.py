@@ -80,6 +80,11 @@ class RedisKeys:
         """Sorted set of the workers that live, by the moment in ms until which each is known to."""
         return f"{self.prefix}:workers"
 
+    @property
+    def unrecorded(self) -> str:
+        """Hash of what workers cannot record, by their names; see ``models.unrecorded``."""
+        return f"{self.prefix}:unrecorded"
+
     def token(self, mailbox_id: UUID) -> str:
         """The access token that all workers share, encrypted."""
         return f"{self.prefix}:token:{mailbox_id}"

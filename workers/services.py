@@ -170,7 +170,9 @@ class Services:
             worker=self.worker,
         )
         presence = Presence.of_this_process(self.worker, concurrency=settings.worker.concurrency)
-        self._heartbeat = Heartbeat(self._redis, keys, presence)
+        self._heartbeat = Heartbeat(
+            self._redis, keys, presence, unrecorded=self.recorder.unrecorded
+        )
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -28,6 +28,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from models import host_holds, lane, suppressions
 from models.accounts import both, served_by
@@ -46,6 +47,7 @@ from models.large_content import put_together
 from models.lifecycle import ACCEPT, GIVE_UP, RETRY
 from models.mail_evidence import evidence
 from models.mailboxes import learn_max_recipients
+from models.outages import in_short
 from models.quota import RECIPIENTS, charge
 from models.repeats import repeats
 from models.severity import Severity
@@ -216,8 +218,8 @@ class Visit:
         )
 
     async def renew_claims(self) -> None:
-        """Keep the claims likewise."""
-        if not self._claims:
+        """Keep the claims likewise, with that of a mail whose outcome is not recorded yet."""
+        if not self._claims and self._settling is None:
             return
         lease_seconds = self._services.settings.visit.claim_seconds
         asked = time.monotonic()
@@ -225,12 +227,12 @@ class Visit:
             kept = await self._services.recorder.run(
                 partial(lane.renew, claimed_by=self._visit_id, lease_seconds=lease_seconds)
             )
-        except StoreUnavailable as away:
+        except (StoreUnavailable, SQLAlchemyError) as away:
             log.warning(
-                "claims_not_renewed", mailbox_id=str(self.mailbox_id), reason=str(away)[:200]
+                "claims_not_renewed", mailbox_id=str(self.mailbox_id), reason=in_short(away)[:200]
             )
             return
-        if kept >= len(self._claims):
+        if kept >= len(self._claims) + (self._settling is not None):
             self._claims_until = asked + lease_seconds
 
     async def run(self) -> VisitEnd:
@@ -1149,12 +1151,14 @@ class Visit:
             )
 
     async def _settled(self) -> None:
-        settling, self._settling = self._settling, None
-        retry_seconds, self._retry_seconds = self._retry_seconds, None
-        if settling is not None:
-            await settling
+        if self._settling is not None:
+            try:
+                await self._settling
+            finally:
+                self._settling = None
             if self._went_out:
                 self._visits.faults.forget(self.mailbox_id)
+        retry_seconds, self._retry_seconds = self._retry_seconds, None
         if retry_seconds is not None:
             # It is due so long after its commit: counted from before it the alarm would be early,
             # find nothing due, and be lost.
