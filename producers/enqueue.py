@@ -34,6 +34,7 @@ from models.errors import (
 from models.intake import NewDelivery, Receipt
 from models.moves import DELIVERY
 from models.new_delivery import new_delivery
+from models.outages import wholly_translated
 from models.producing import read, write
 from models.redis_keys import RedisKeys
 from models.settings import Settings
@@ -205,7 +206,8 @@ class Producer:
     def _store(self, deliveries: list[NewDelivery], store: _Store) -> list[Receipt]:
         """Store large contents ahead, then the rest; remove again what was in vain."""
         large = [new.large for new in deliveries if new.large is not None]
-        stored = contents.store_ahead(self._engine, large)
+        with wholly_translated():
+            stored = contents.store_ahead(self._engine, large)
         try:
             receipts = store(deliveries, stored)
         except StoreUnavailable:
@@ -219,7 +221,7 @@ class Producer:
 
     def _forget(self, delivery_ids: frozenset[UUID]) -> None:
         # What was decided stands: if SQL is away by now, the workers remove it one day.
-        with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable), wholly_translated():
             contents.forget(self._engine, delivery_ids)
 
     def _route(self, alert: AlertEmail, known: routes.Routes) -> routes.Route:
