@@ -216,7 +216,7 @@ def _sent_twice(dialect: str) -> Update:
 
 
 @cache
-def _known(dialect: str) -> Select[tuple[UUID]]:
+def _known(dialect: str) -> Select[Any]:
     given = _given(dialect).c
     return select(_ATTEMPT.c.id).where(_ATTEMPT.c.id == given.attempt)
 

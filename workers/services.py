@@ -29,6 +29,7 @@ from models.vault import Vault
 from models.waker import Waker
 from workers.accounts import Accounts
 from workers.budget import Budget
+from workers.begun import Begun
 from workers.clock_watch import RedisClock
 from workers.connections import Connections
 from workers.contents import Contents
@@ -116,6 +117,9 @@ class Services:
             PacingLimits.of(pacing),
             clock=clock,
         )
+        self.begun = Begun(
+            self._redis, keys, worker=self.worker, memory=lambda: self.pacer.memory
+        )
         self.accounts = Accounts(self.recorder, self.pacer, window_seconds=pacing.window_seconds)
         self._teacher = Teacher(settings, self._recent)
         self._entra: dict[str, Entra] = {}
@@ -149,6 +153,8 @@ class Services:
             claim_seconds=settings.visit.claim_seconds,
             worker=self.worker,
             bucket_seconds=self.bucket_seconds,
+            begun=self.begun,
+            redis_clock=clock,
         )
         self.keep_warm = KeepWarm(
             redis=self._redis,

@@ -6,10 +6,10 @@ A visit: what a worker does on a wake-up, from the slot to the last mail.
          → give back what is left, keep or close the connection, leave the slot
 
 Mails go strictly in the order of the claims, one at a time, and the outcome of one is committed
-before the next is submitted. So if this process dies, the first unsettled claim is the one mail
-whose fate is in doubt; the sweep relies on that. A visit that is cut short or meets a fault of ours
-leaves that one to the sweep as well if its submission had begun: it is uncertain, and the third
-time dead. Whatever was not begun is given back as it was.
+before the next is submitted. Which one that is, ``begun`` knows. So if this process dies, that is
+the one mail whose fate is in doubt; the sweep relies on that. A visit that is cut short or meets a
+fault of ours leaves that one to the sweep as well if its submission had begun: it is uncertain, and
+the third time dead. Whatever was not begun is given back as it was.
 """
 
 from __future__ import annotations
@@ -324,6 +324,7 @@ class Visit:
 
         await self._end_probe()
         wish = lane.Wish(self.mailbox_id, self._visit_id, limit, only_critical)
+        self._services.begun.none_yet(self._visit_id)
         self._claims_until = time.monotonic() + settings.claim_seconds
         found = await self._services.recorder.together(
             self._services.look, lane.Look(wish, self._known_sender())
@@ -473,6 +474,8 @@ class Visit:
         session, envelope = prepared
         await self._permit(delivery)
         await self._settled()
+        # From here on it is in doubt, and the one before is not any more.
+        await self._services.begun.mark(self._visit_id, delivery.id)
         if not self._may_send():
             assert self._slot is not None
             self._slot.held = time.monotonic() < self._slot.until
@@ -1296,6 +1299,8 @@ class Visit:
         """Give back claims, connection and slot; see to it that the lane is looked at again."""
         clean = await self._give_back()
         await self._end_probe()
+        if clean and self._visit_id:
+            self._services.begun.forget(self._visit_id)
         try:
             may_keep = clean and not self._visits.stopping and end is not VisitEnd.GIVES_WAY
             waiting = await self._leave(

@@ -48,18 +48,19 @@ class After(NamedTuple):
 
 
 IN_DOUBT = After(["sending", "sending"], [True, False], 1)
+NOT_BEGUN = IN_DOUBT._replace(uncertain=[False, False])
 SENT_TWICE = IN_DOUBT._replace(copies=2)
 
 EXPECTED = {
     "after-the-row": After(["queued"], [False], 1),
     "after-the-wake": After(["queued", "queued"], [False, False], 1),
-    "after-the-claim": IN_DOUBT,
-    "after-auth": IN_DOUBT,
+    "after-the-claim": NOT_BEGUN,
+    "after-auth": NOT_BEGUN,
     "inside-data": IN_DOUBT,
     "after-the-dot": SENT_TWICE,
     "after-the-250": SENT_TWICE,
     "before-the-commit": SENT_TWICE,
-    "after-the-commit": After(["accepted", "sending"], [False, True], 1),
+    "after-the-commit": After(["accepted", "sending"], [False, False], 1),
 }
 
 # Where the database has a part in it, on both; `make chaos ARGS="--steps"` has all on both.
