@@ -132,7 +132,7 @@ async def test_only_what_was_begun_is_in_doubt(engine: Engine, begun: Begun) -> 
 @pytest.mark.parametrize(
     "loss", ["never said", "forgotten", "flushed", "another era", "a newer generation", "no memory"]
 )
-async def test_where_nobody_knows_the_first_is_in_doubt(
+async def test_where_nobody_knows_the_first_is_in_doubt(  # noqa: PLR0917 - fixtures, given by name
     engine: Engine,
     begun: Begun,
     memory: Memory,
