@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,11 +19,12 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError
 
 from models.clock import utc_now
 from models.errors import ConfigurationError, StoreUnavailable
 from models.outages import translated
+from models.postgresql_engine import postgresql_engine
 from models.turns import Turns
 
 BUSY_SECONDS = 10.0
@@ -48,9 +48,6 @@ _SESSION = {
     "idle_in_transaction_session_timeout": "60s",
 }
 
-FRESH_SECONDS = 1.0
-"""A connection used so lately is not asked whether it still lives."""
-
 _READ = {"alertpost_begin": "BEGIN"}
 _turns: WeakKeyDictionary[Engine, Turns] = WeakKeyDictionary()
 _NOW = select(utc_now())
@@ -66,7 +63,8 @@ def create_engine_from(
     Make an engine; nothing is connected yet.
 
     SQLite: write-ahead log, ``synchronous=FULL`` (a commit survives a power cut), writers queue.
-    PostgreSQL: psycopg 3, UTC, and time limits so that no statement waits for ever.
+    PostgreSQL: psycopg 3, UTC, and time limits so that no statement waits for ever; also behind a
+    pooler, see ``postgresql_engine``.
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://…``.
@@ -76,6 +74,12 @@ def create_engine_from(
     Raises:
         ConfigurationError: The URL cannot be read or names another database.
     """
+    name, _, rest = url.partition("://")
+    if name.partition("+")[0] in {"postgresql", "postgres"} and rest:
+        session = {**_SESSION, **postgresql_settings}
+        return postgresql_engine(
+            url, pool_size=POOL_SIZE, busy_seconds=busy_seconds, session=session
+        )
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -83,12 +87,8 @@ def create_engine_from(
             "ALERTPOST_DATABASE_URL cannot be read; write sqlite:///path/to/file.db or "
             "postgresql://user:password@host/name"
         ) from error
-    name = parsed.drivername.partition("+")[0]
-    if name == "sqlite":
+    if parsed.drivername.partition("+")[0] == "sqlite":
         return _sqlite_engine(parsed, busy_seconds)
-    if name in {"postgresql", "postgres"}:
-        given = parsed.set(drivername="postgresql+psycopg")
-        return _postgresql_engine(given, busy_seconds, {**_SESSION, **postgresql_settings})
     raise ConfigurationError(
         f"ALERTPOST_DATABASE_URL begins with {parsed.drivername!r}; alertpost knows sqlite and "
         "postgresql"
@@ -132,59 +132,6 @@ def _is_sqlite(engine: Engine) -> bool:
 def _turn(engine: Engine) -> AbstractContextManager[None]:
     turns = _turns.get(engine)
     return nullcontext() if turns is None else turns.turn()
-
-
-def _postgresql_engine(url: URL, busy_seconds: float, session: Mapping[str, str]) -> Engine:
-    try:
-        engine = create_engine(
-            url,
-            pool_size=POOL_SIZE,
-            max_overflow=POOL_SIZE,
-            pool_timeout=busy_seconds,
-            pool_recycle=1800,
-            # An error's text must not carry what the statement carried.
-            hide_parameters=True,
-            connect_args={
-                "connect_timeout": max(2, int(busy_seconds)),
-                "application_name": "alertpost",
-            }
-            | dict(url.query),
-        )
-    except NoSuchModuleError as error:  # pragma: no cover - psycopg is a dependency
-        raise ConfigurationError("the PostgreSQL driver psycopg is not installed") from error
-    event.listen(engine, "connect", partial(_prepare_postgresql, session))
-    event.listen(engine, "checkin", _note_use)
-    event.listen(engine, "checkout", _try_if_idle)
-    return engine
-
-
-def _note_use(connection: Any, record: Any) -> None:  # noqa: ARG001
-    record.info["used_at"] = time.monotonic()
-
-
-def _try_if_idle(connection: Any, record: Any, proxy: Any) -> None:  # noqa: ARG001
-    """
-    Find out whether a pooled connection still lives, unless it did a moment ago.
-
-    SQLAlchemy's own ``pool_pre_ping`` asks before each transaction, a fifth of the round trips
-    of a busy worker. The pool replaces what fails here and tries again.
-    """
-    used_at = record.info.get("used_at")
-    if used_at is None or time.monotonic() - used_at < FRESH_SECONDS:
-        return
-    try:
-        connection.execute("SELECT 1")
-        connection.rollback()
-    except Exception as error:
-        raise DisconnectionError("the connection did not outlive its rest") from error
-
-
-def _prepare_postgresql(session: Mapping[str, str], connection: Any, record: Any) -> None:  # noqa: ARG001
-    # By statement, not by start-up options: those are refused by connection poolers.
-    connection.autocommit = True
-    names = [part for setting in session.items() for part in setting]
-    connection.execute("SELECT " + ", ".join(["set_config(%s, %s, false)"] * len(session)), names)
-    connection.autocommit = False
 
 
 def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:

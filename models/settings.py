@@ -40,6 +40,7 @@ from models import proxies
 from models.addresses import parse_address
 from models.errors import ConfigurationError, VaultError
 from models.host_name import is_domain, is_literal
+from models.postgresql_url import POOLER, read_url
 from models.quota import DayLimits
 from models.vault import parse_key
 
@@ -78,7 +79,10 @@ def _database_url(value: str) -> str:
             "must be postgresql://user:password@host/database or sqlite:///path/to/file, "
             "or empty for a file in ALERTPOST_DATA_DIR"
         )
-    if scheme == "sqlite" and not rest.strip("/"):
+    if scheme != "sqlite":
+        read_url(value)
+        return value
+    if not rest.strip("/"):
         raise ValueError("names no file; write sqlite:///relative/path or sqlite:////absolute/path")
     _check_url(value)
     return value
@@ -360,6 +364,11 @@ class Settings(BaseSettings):
 
     database_url: Annotated[str, AfterValidator(_database_url)] = ""
     """Empty: the SQLite file ``alertpost.db`` in ``data_dir``."""
+    database_pooler: Literal["auto", "transaction", "none"] = "auto"
+    """
+    What stands before PostgreSQL: ``transaction`` for a pooler that gives each transaction another
+    session; ``auto`` finds it out.
+    """
     redis_url: Annotated[str, AfterValidator(_redis_url)] = ""
     """Empty: an embedded server that keeps its data in ``data_dir``."""
     redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")] = "alertpost"
@@ -453,7 +462,10 @@ class Settings(BaseSettings):
         """Where SQL is, with the driver that we ship; holds the password."""
         if not self.database_url:
             return f"sqlite:///{(self.data_dir / 'alertpost.db').absolute()}"
-        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.database_url)
+        url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.database_url)
+        if self.database_pooler == "auto" or not url.startswith("postgresql"):
+            return url
+        return f"{url}{'&' if '?' in url else '?'}{POOLER}={self.database_pooler}"
 
     @property
     def embedded_redis(self) -> bool:

@@ -5,7 +5,8 @@ The Python door: an alert e-mail in, a committed delivery out, then a wake-up.
     receipt = enqueue(AlertEmail(tenant="contoso", to=["ops@contoso.example"], …))
 
 When the call returns, the alert is committed: no crash of any process loses it, nor does the loss
-of Redis. Where SQL is away it raises ``StoreUnavailable`` and nothing was accepted.
+of Redis. Where SQL is away, or refuses for any reason, it raises ``StoreUnavailable`` and nothing
+was accepted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sqlalchemy import Connection, Engine, and_, or_, select
 
 from models import contents, database, intake, intake_checks, routes
 from models.alert import AlertEmail
-from models.database import create_engine_from, missing_file, read, write
+from models.database import create_engine_from, missing_file
 from models.errors import (
     AlertpostError,
     ConfigurationError,
@@ -33,6 +34,8 @@ from models.errors import (
 from models.intake import NewDelivery, Receipt
 from models.moves import DELIVERY
 from models.new_delivery import new_delivery
+from models.outages import wholly_translated
+from models.producing import read, write
 from models.redis_keys import RedisKeys
 from models.settings import Settings
 from models.severity import Severity
@@ -203,7 +206,8 @@ class Producer:
     def _store(self, deliveries: list[NewDelivery], store: _Store) -> list[Receipt]:
         """Store large contents ahead, then the rest; remove again what was in vain."""
         large = [new.large for new in deliveries if new.large is not None]
-        stored = contents.store_ahead(self._engine, large)
+        with wholly_translated():
+            stored = contents.store_ahead(self._engine, large)
         try:
             receipts = store(deliveries, stored)
         except StoreUnavailable:
@@ -217,7 +221,7 @@ class Producer:
 
     def _forget(self, delivery_ids: frozenset[UUID]) -> None:
         # What was decided stands: if SQL is away by now, the workers remove it one day.
-        with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable), wholly_translated():
             contents.forget(self._engine, delivery_ids)
 
     def _route(self, alert: AlertEmail, known: routes.Routes) -> routes.Route:

@@ -12,10 +12,12 @@ from workers.rounds import rest
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     import redis.asyncio
 
     from models.redis_keys import RedisKeys
+    from models.unrecorded import Unrecorded
 
 log = structlog.get_logger()
 
@@ -43,11 +45,23 @@ class Heartbeat:
         client: Redis.
         keys: Names of the keys.
         presence: Who lives.
+        unrecorded: Tells what it cannot record.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, keys: RedisKeys, presence: Presence) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        keys: RedisKeys,
+        presence: Presence,
+        *,
+        unrecorded: Callable[[], Unrecorded | None] = lambda: None,
+    ) -> None:
         self._client = client
         self._key = keys.workers
+        self._name = presence.name
+        self._unrecorded_key = keys.unrecorded
+        self._unrecorded = unrecorded
+        self._told = False
         self._says = presence.as_text()
         self._beat = client.register_script(_BEAT)
 
@@ -57,6 +71,7 @@ class Heartbeat:
         while not stop.is_set():
             try:
                 await self._beat(keys=[self._key], args=[self._says, round(ALIVE_SECONDS * 1000)])
+                await self._tell()
             except RedisError as error:
                 if not unusable:
                     trouble = explained(error)
@@ -68,7 +83,19 @@ class Heartbeat:
                 unusable = False
             await rest(stop, BEAT_SECONDS)
 
+    async def _tell(self) -> None:
+        """Say what cannot be recorded, once more while it lasts and that it is over."""
+        found = self._unrecorded()
+        if found is not None:
+            # Before it is there: an answer that does not come may have been a success.
+            self._told = True
+            await self._client.hset(self._unrecorded_key, self._name, found.as_text())
+        elif self._told:
+            await self._client.hdel(self._unrecorded_key, self._name)
+            self._told = False
+
     async def end(self) -> None:
         """Say that it lives no more; who is killed is missed after ``ALIVE_SECONDS``."""
         with suppress(RedisError):
             await self._client.zrem(self._key, self._says)
+            await self._client.hdel(self._unrecorded_key, self._name)

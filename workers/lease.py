@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError, RedisError
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from models import app_registrations, grants
 from models.errors import (
@@ -37,6 +38,7 @@ from models.errors import (
     TokenUnavailable,
     VaultError,
 )
+from models.outages import in_short
 from models.redis_keys import RedisKeys
 from models.redis_trouble import explained
 from models.secret_routes import RouteGuard
@@ -456,7 +458,7 @@ class TokenLeases:
         Commit a rotated grant; give its version, or None where somebody wrote before us.
 
         Raises:
-            StoreUnavailable: SQL stays away; the next refresh of this process begins with what is
+            StoreUnavailable: SQL stays away, or refuses it; the next refresh of this process begins with what is
                 kept here.
         """
         if grant.kind != grants.DELEGATED:
@@ -476,9 +478,10 @@ class TokenLeases:
         while True:
             try:
                 won = await self._recorder.run(update)
-            except StoreUnavailable:
+            except (StoreUnavailable, SQLAlchemyError) as error:
+                # Whatever SQL answers: the provider may have taken the old grant back.
                 if self._closed or time.monotonic() > until:
-                    raise
+                    raise StoreUnavailable(in_short(error)) from error
                 await asyncio.sleep(SAVE_PAUSE_SECONDS)
             else:
                 del self._unsaved[grant.id]

@@ -284,6 +284,11 @@ class Pacer:
         return max(0.0, self._settled_at - time.monotonic())
 
     @property
+    def memory(self) -> RedisMemory | None:
+        """Under which memory permits are given; None where that is to be found out anew."""
+        return self._memory
+
+    @property
     def memory_age_seconds(self) -> float:
         """Since when Redis has forgotten nothing as a whole; 0.0 where nobody asked yet."""
         return 0.0 if self._memory is None else time.monotonic() - self._changed_at

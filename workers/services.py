@@ -29,6 +29,7 @@ from models.settings import Settings
 from models.vault import Vault
 from models.waker import Waker
 from workers.accounts import Accounts
+from workers.begun import Begun
 from workers.budget import Budget
 from workers.clock_watch import RedisClock
 from workers.connections import Connections
@@ -117,6 +118,7 @@ class Services:
             PacingLimits.of(pacing),
             clock=clock,
         )
+        self.begun = Begun(self._redis, keys, worker=self.worker, memory=lambda: self.pacer.memory)
         self.accounts = Accounts(self.recorder, self.pacer, window_seconds=pacing.window_seconds)
         self._teacher = Teacher(settings, self._recent)
         self._proxies = Proxies.of(settings.https_proxy)
@@ -151,6 +153,8 @@ class Services:
             claim_seconds=settings.visit.claim_seconds,
             worker=self.worker,
             bucket_seconds=self.bucket_seconds,
+            begun=self.begun,
+            redis_clock=clock,
         )
         self.keep_warm = KeepWarm(
             redis=self._redis,
@@ -172,7 +176,9 @@ class Services:
             worker=self.worker,
         )
         presence = Presence.of_this_process(self.worker, concurrency=settings.worker.concurrency)
-        self._heartbeat = Heartbeat(self._redis, keys, presence)
+        self._heartbeat = Heartbeat(
+            self._redis, keys, presence, unrecorded=self.recorder.unrecorded
+        )
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
