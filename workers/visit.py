@@ -487,7 +487,7 @@ class Visit:
             submitted = await session.submit(envelope, may_send=self._may_send)
         except Unread as unread:
             # Without its final dot nothing of it is out.
-            self._submitting = False
+            self._submitting = self._in_doubt = False
             self._drop_session()
             await self._content_unread(delivery, unread.reason)
         except SubmissionFailed as failed:
