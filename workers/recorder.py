@@ -235,7 +235,7 @@ class Recorder:
             return []
         try:
             return step(group)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must go on
+        except Exception as error:
             with suppress(Exception):
                 log.exception("recorder_failed")
             return self._put_off([one for one in group if not one.told], error)

@@ -28,8 +28,8 @@ from models.settings import Settings
 from models.vault import Vault
 from models.waker import Waker
 from workers.accounts import Accounts
-from workers.budget import Budget
 from workers.begun import Begun
+from workers.budget import Budget
 from workers.clock_watch import RedisClock
 from workers.connections import Connections
 from workers.contents import Contents

@@ -20,8 +20,9 @@ from console.doctor.checks import Chain, failed, ok
 from console.output import counted
 from models import schema
 from models.database import create_engine_from, now, read
-from models.errors import AlertpostError, ConfigurationError
+from models.errors import AlertpostError, ConfigurationError, NewerSchema
 from models.operator_mailbox import operator_mailbox
+from models.postgresql_url import in_clear
 from models.redis_keys import RedisKeys
 from models.settings import Settings, masked_url
 from models.vault import Vault
@@ -166,15 +167,18 @@ def _sql(chain: Chain, settings: Settings) -> Engine | None:
             engine.dispose()
             return None
         reading = _sql_clock(engine)
-        current = schema.is_current(engine)
+        try:
+            current, newer = schema.is_current(engine), None
+        except NewerSchema as error:
+            current, newer = False, str(error)
     except AlertpostError as error:
         chain.add("sql", meaning.sql_away(where, str(error)))
         chain.skip(_SQL[1:], because="sql")
         if engine is not None:
             engine.dispose()
         return None
-    chain.add("sql", ok(f"{where} answers"))
-    chain.add("schema", meaning.schema(current=current))
+    chain.add("sql", meaning.sql_here(where, in_clear(settings.database_url)))
+    chain.add("schema", meaning.schema(current=current, newer=newer))
     chain.add("sql_clock", meaning.clock("SQL", reading))
     if not current:
         engine.dispose()
