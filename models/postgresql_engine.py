@@ -59,8 +59,9 @@ def postgresql_engine(
         raise ConfigurationError(f"ALERTPOST_DATABASE_URL {error}") from error
     pooler = place.pooler or "auto"
     if pooler not in get_args(Pooler):
+        known = ", ".join(get_args(Pooler))
         raise ConfigurationError(
-            f"ALERTPOST_DATABASE_URL says pooler={pooler}; it is one of {', '.join(get_args(Pooler))}"
+            f"ALERTPOST_DATABASE_URL says pooler={pooler}; it is one of {known}"
         )
     defaults: dict[str, Any] = {
         "connect_timeout": max(2, int(busy_seconds)),

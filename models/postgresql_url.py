@@ -11,10 +11,11 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 DRIVER = "postgresql+psycopg"
 
@@ -60,6 +61,10 @@ def read_url(url: str) -> Place:
     Raises:
         ValueError: It cannot be read. The text repeats nothing of it.
     """
+    # Settings are read by commands that need no database, and it takes long to load.
+    from sqlalchemy.engine import make_url  # noqa: PLC0415
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
     found = _AUTHORITY.fullmatch(url)
     if found is None:
         raise ValueError(_UNREADABLE)

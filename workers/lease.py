@@ -458,8 +458,8 @@ class TokenLeases:
         Commit a rotated grant; give its version, or None where somebody wrote before us.
 
         Raises:
-            StoreUnavailable: SQL stays away, or refuses it; the next refresh of this process begins with what is
-                kept here.
+            StoreUnavailable: SQL stays away, or refuses it; the next refresh of this process begins
+                with what is kept here.
         """
         if grant.kind != grants.DELEGATED:
             return grant.version

@@ -25,6 +25,7 @@ from sqlalchemy import Engine
 from models import logs, schema
 from models.database import LOOKUPS, create_engine_from
 from models.errors import AlertpostError, ConfigurationError, StoreUnavailable
+from models.postgresql_url import in_clear
 from models.redis_keys import RedisKeys
 from models.settings import Settings
 from workers import actors
@@ -172,6 +173,8 @@ def run(settings: Settings) -> int:
     actors.declare(broker, lifetime.visits)
     worker = dramatiq.Worker(broker, worker_threads=HANDS)
     log.info("settings", **settings.masked())
+    if hosts := in_clear(settings.database_url):
+        log.warning("database_in_clear", hosts=hosts, advice="add sslmode=verify-full to the URL")
     try:
         worker.start()
     except _NotBuilt as error:

@@ -21,8 +21,9 @@ from console.doctor.checks import Chain, failed, ok
 from console.output import counted
 from models import redis_probe, schema, sql_probe
 from models.database import create_engine_from, now, read
-from models.errors import AlertpostError, ConfigurationError
+from models.errors import AlertpostError, ConfigurationError, NewerSchema
 from models.operator_mailbox import operator_mailbox
+from models.postgresql_url import in_clear
 from models.proxies import Proxies
 from models.redis_keys import RedisKeys
 from models.redis_trouble import RedisTrouble, explained
@@ -171,7 +172,10 @@ def _sql(chain: Chain, settings: Settings) -> Engine | None:
             engine.dispose()
             return None
         reading = _sql_clock(engine)
-        current = schema.is_current(engine)
+        try:
+            current, newer = schema.is_current(engine), None
+        except NewerSchema as error:
+            current, newer = False, str(error)
     except AlertpostError as error:
         chain.add("sql", meaning.sql_away(where, str(error)))
         chain.skip(_SQL[1:], because="sql")
@@ -185,8 +189,8 @@ def _sql(chain: Chain, settings: Settings) -> Engine | None:
         chain.skip(_SQL[1:], because="sql")
         engine.dispose()
         return None
-    chain.add("sql", ok(f"{where} answers and takes what is written"))
-    chain.add("schema", meaning.schema(current=current))
+    chain.add("sql", meaning.sql_here(where, in_clear(settings.database_url)))
+    chain.add("schema", meaning.schema(current=current, newer=newer))
     chain.add("sql_clock", meaning.clock("SQL", reading))
     if not current:
         engine.dispose()

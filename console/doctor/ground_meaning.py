@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,10 +58,29 @@ def sql_missing(where: str) -> Finding:
     )
 
 
-def schema(*, current: bool) -> Finding:
+def sql_here(where: str, in_clear: Sequence[str]) -> Finding:
+    """SQL answers; judge the way to it."""
+    if not in_clear:
+        return ok(f"{where} answers")
+    return warning(
+        f"{where} answers, and the line to {', '.join(in_clear)} may be unencrypted",
+        "Without sslmode the driver takes an unencrypted line without a word where no other is "
+        "offered, and whoever is on the way may read all that goes over it.",
+        "add `?sslmode=verify-full&sslrootcert=/path/to/ca.pem` to ALERTPOST_DATABASE_URL, or "
+        "`?sslmode=disable` where the network is your own",
+    )
+
+
+def schema(*, current: bool, newer: str | None = None) -> Finding:
     """Judge the tables."""
     if current:
         return ok("those of this version")
+    if newer is not None:
+        return failed(
+            newer,
+            "This program does not know these tables, so it neither reads nor writes them.",
+            "install the version that made them, or a later one",
+        )
     return failed(
         "missing, or those of another version",
         "Workers stop and producers refuse until the tables are those of this version.",
