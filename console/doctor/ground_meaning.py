@@ -61,9 +61,9 @@ def sql_missing(where: str) -> Finding:
 def sql_here(where: str, in_clear: Sequence[str]) -> Finding:
     """SQL answers; judge the way to it."""
     if not in_clear:
-        return ok(f"{where} answers")
+        return ok(f"{where} answers and takes what is written")
     return warning(
-        f"{where} answers, and the line to {', '.join(in_clear)} may be unencrypted",
+        f"{where} answers and takes what is written, but the line to {', '.join(in_clear)} may be unencrypted",
         "Without sslmode the driver takes an unencrypted line without a word where no other is "
         "offered, and whoever is on the way may read all that goes over it.",
         "add `?sslmode=verify-full&sslrootcert=/path/to/ca.pem` to ALERTPOST_DATABASE_URL, or "
