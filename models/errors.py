@@ -30,7 +30,7 @@ class ConfigurationError(AlertpostError):
     """A setting, file or program is missing or wrong; the text says what to do."""
 
 
-class NewerSchema(ConfigurationError):
+class NewerSchema(ConfigurationError):  # noqa: N818 - reads as what it is
     """The database's tables are those of a newer version; this program must not touch them."""
 
 

@@ -63,7 +63,8 @@ def sql_here(where: str, in_clear: Sequence[str]) -> Finding:
     if not in_clear:
         return ok(f"{where} answers and takes what is written")
     return warning(
-        f"{where} answers and takes what is written, but the line to {', '.join(in_clear)} may be unencrypted",
+        f"{where} answers and takes what is written, but the line to {', '.join(in_clear)} may be "
+        "unencrypted",
         "Without sslmode the driver takes an unencrypted line without a word where no other is "
         "offered, and whoever is on the way may read all that goes over it.",
         "add `?sslmode=verify-full&sslrootcert=/path/to/ca.pem` to ALERTPOST_DATABASE_URL, or "

@@ -114,7 +114,7 @@ def test_a_server_that_was_demoted_is_left(postgresql_url: str) -> None:
     try:
         with read(engine) as conn:
             before = conn.execute(text("SELECT pg_backend_pid()")).scalar_one()
-        with pytest.raises(StoreUnavailable, match="read-only"), write(engine) as conn:
+        with pytest.raises(StoreUnavailable, match="read-only"), write(engine) as conn:  # noqa: PT012
             conn.execute(text("SET TRANSACTION READ ONLY"))
             conn.execute(text("CREATE TABLE t (a int)"))
         with read(engine) as conn:

@@ -58,7 +58,7 @@ async def test_an_error_nobody_knows(whole: Whole, which: str) -> None:
     """Wherever in the call SQL fails, and however, the caller hears one kind of error."""
     words = "INSERT INTO delivery" if which == "insert" else "SELECT"
 
-    class Unheard(SQLAlchemyError):
+    class Unheard(SQLAlchemyError):  # noqa: N818
         pass
 
     def fail(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
