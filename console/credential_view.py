@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console.output import out, print_table
+from console.paths import typed_path
 from models.app_registrations import App, Given
 from models.credential_standing import (
     Kind,
@@ -164,7 +164,7 @@ def hand_out(name: str, certificate_pem: str, file: str | None, *, client_id: st
         out.print(certificate_pem.rstrip(), markup=False)
     else:
         try:
-            Path(file).expanduser().write_text(certificate_pem, "ascii")
+            typed_path(file).write_text(certificate_pem, "ascii")
         except OSError as error:
             raise ConfigurationError(
                 f"{file}: {error.strerror or error}; the certificate is kept, `alertpost apps "
@@ -188,7 +188,7 @@ def free_file(file: str | None) -> None:
     """
     if file is None:
         return
-    path = Path(file).expanduser()
+    path = typed_path(file)
     if path.exists():
         raise ConfigurationError(f"{file}: it is there already; name another file")
     if not path.parent.is_dir():

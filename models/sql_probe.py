@@ -94,5 +94,10 @@ def probe(conn: Connection) -> None:
 def explained(error: BaseException) -> SqlTrouble:
     """Say what an error at writing means."""
     told = " ".join(str(error).split())[:300]
-    step = next((step for words, step in _NEXT_STEPS if words in told), _OTHERWISE)
+    step = next_step(told) or _OTHERWISE
     return SqlTrouble(f"SQL takes nothing that is written: {told}", step)
+
+
+def next_step(told: str) -> str | None:
+    """Say what to do about an error, by our own sentence for it; None where that says nothing."""
+    return next((step for words, step in _NEXT_STEPS if words in told), None)

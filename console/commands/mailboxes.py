@@ -322,7 +322,10 @@ def _connect_pasted(context: Context, address: str, redirect: Redirect, me: str)
         "open it in any browser; at the end that shows an error, because nothing listens at "
         f"{uri} there: copy the whole address from its address bar and paste it here"
     )
-    pasted = sys.stdin.readline()
+    try:
+        pasted = sys.stdin.readline()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError("what was pasted is no text in UTF-8") from error
     return verbs.complete(
         context, client, who, flow=flow, callback=pasted_parameters(pasted), actor=me
     )

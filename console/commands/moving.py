@@ -246,6 +246,13 @@ def _chosen(accounts: Sequence[str], only: Sequence[str], auth_user: str | None)
     return chosen
 
 
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError("the passwords on standard input are no text in UTF-8") from error
+
+
 class _Passwords:
     """Gives the passwords to try for an account: those of a file, or what somebody types."""
 
@@ -253,7 +260,7 @@ class _Passwords:
         self._given: list[str] = []
         self._asks = file is None and sys.stdin.isatty()
         if file is not None:
-            text = sys.stdin.read() if file == "-" else read_text(file, "the password file")
+            text = _standard_input() if file == "-" else read_text(file, "the password file")
             self._given = list(dict.fromkeys(filter(None, text.splitlines())))
             if not self._given:
                 raise ConfigurationError(f"the password file {file} is empty")

@@ -8,6 +8,7 @@ from typing import Any
 
 from console.doctor.checks import Finding, failed, ok, warning
 from console.output import counted
+from models import sql_probe
 from models.operator_mailbox import NOT_SET, OperatorMailbox
 from models.presence import ALIVE_SECONDS
 from models.redis_trouble import RedisTrouble
@@ -35,7 +36,7 @@ def sql_away(where: str, reason: str) -> Finding:
     return failed(
         f"{where}: {reason}",
         "Producers refuse alerts and workers send nothing while SQL is away.",
-        "start the database, or correct ALERTPOST_DATABASE_URL",
+        sql_probe.next_step(reason) or "start the database, or correct ALERTPOST_DATABASE_URL",
     )
 
 

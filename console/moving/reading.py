@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from console.paths import typed_path
 from models.errors import ConfigurationError
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -24,7 +23,7 @@ def read_text(path: str, what: str) -> str:
         ConfigurationError: It cannot be read, is no text, or is far too large.
     """
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with typed_path(path).open("rb") as file:
             octets = file.read(LARGEST + 1)
     except OSError as error:
         raise ConfigurationError(
