@@ -81,7 +81,7 @@ def create_engine_from(
     except ArgumentError as error:
         raise ConfigurationError(
             "ALERTPOST_DATABASE_URL cannot be read; write sqlite:///path/to/file.db or "
-            "postgresql://user:password@host/name"
+            "postgresql://user:PASSWORD@host/name"
         ) from error
     name = parsed.drivername.partition("+")[0]
     if name == "sqlite":
