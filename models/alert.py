@@ -166,7 +166,7 @@ Recipient = Annotated[
     Address,
     PlainValidator(_recipient),
     PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["Night shift <noc@contoso.example>"]}),
+    WithJsonSchema({"type": "string", "examples": ["Night shift <noc@example.com>"]}),
 ]
 Recipients = Annotated[
     tuple[Recipient, ...],

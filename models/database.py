@@ -85,7 +85,7 @@ def create_engine_from(
     except ArgumentError as error:
         raise ConfigurationError(
             "ALERTPOST_DATABASE_URL cannot be read; write sqlite:///path/to/file.db or "
-            "postgresql://user:password@host/name"
+            "postgresql://user:PASSWORD@host/name"
         ) from error
     if parsed.drivername.partition("+")[0] == "sqlite":
         return _sqlite_engine(parsed, busy_seconds)

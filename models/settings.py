@@ -76,7 +76,7 @@ def _database_url(value: str) -> str:
         "sqlite", "postgresql", "postgresql+psycopg", "postgres",
     }:  # fmt: skip
         raise ValueError(
-            "must be postgresql://user:password@host/database or sqlite:///path/to/file, "
+            "must be postgresql://user:PASSWORD@host/database or sqlite:///path/to/file, "
             "or empty for a file in ALERTPOST_DATA_DIR"
         )
     if scheme != "sqlite":

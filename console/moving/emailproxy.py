@@ -95,7 +95,7 @@ class ProxyFile:
         if not self.accounts:
             raise ConfigurationError(
                 f"{path} has no account: no section is named by an address, such as "
-                "[alerts@contoso.com]"
+                "[alerts@example.com]"
             )
 
     def needs_password(self, account: str) -> bool:
