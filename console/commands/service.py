@@ -21,6 +21,7 @@ from console.processes import SandboxProcess
 from console.supervisor import Supervisor
 from models import logs
 from models.errors import ConfigurationError
+from models.redis_routes import refuse_cluster
 from models.settings import Settings
 from sandbox.defaults import DEFAULT_TENANTS
 
@@ -60,6 +61,8 @@ def up(
             server = EmbeddedRedis.prepare(directory.redis)
             children.append(processes.embedded_redis(server))
         settings = _checked_settings(stack, given)
+        if server is None:
+            refuse_cluster(settings)
         box = SandboxProcess.prepare(directory.path / "sandbox") if sandbox else None
         if box is not None:
             children.append(box.child())
@@ -96,6 +99,7 @@ def worker(
                 f"the embedded Redis of {settings.data_dir} is not running: `alertpost up` runs it "
                 "together with workers; or set ALERTPOST_REDIS_URL"
             )
+        refuse_cluster(settings)
         _announce_keys(stack, given, settings)
         children = processes.workers(given, settings, processes=how_many, concurrency=concurrency)
         code = Supervisor(children).run()

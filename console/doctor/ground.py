@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from models.database import create_engine_from, now, read
 from models.errors import AlertpostError, ConfigurationError
 from models.operator_mailbox import operator_mailbox
 from models.redis_keys import RedisKeys
+from models.redis_routes import exposure, runs_as_cluster
 from models.settings import Settings, masked_url
 from models.vault import Vault
 from models.waker import Waker
@@ -209,6 +211,10 @@ async def _redis(chain: Chain, settings: Settings) -> None:
         chain.skip(_REDIS[1:], because="redis")
         return
     url = masked_url(settings.redis_url)
+    if await asyncio.to_thread(runs_as_cluster, settings):
+        chain.add("redis", meaning.redis_cluster(url))
+        chain.skip(_REDIS[1:], because="redis")
+        return
     client = impatient_client(settings.redis_url)
     try:
         info = await client.info()
@@ -227,7 +233,7 @@ async def _redis(chain: Chain, settings: Settings) -> None:
     finally:
         await client.aclose()
     doubt = (heard - asked) / 2
-    chain.add("redis", meaning.redis_here(url, info))
+    chain.add("redis", meaning.redis_here(url, info, open_way=exposure(settings.redis_url)))
     chain.add(
         "redis_clock", meaning.clock("Redis", meaning.Reading(shown - asked - doubt, doubt + 0.001))
     )

@@ -10,6 +10,7 @@ from console.doctor.checks import Finding, failed, ok, warning
 from console.output import counted
 from models.operator_mailbox import NOT_SET, OperatorMailbox
 from models.presence import ALIVE_SECONDS
+from models.redis_routes import Exposure
 
 CLOCK_WARNING_SECONDS = 30.0
 """Times are taken from one clock each, so hosts may differ; so much makes logs hard to read."""
@@ -89,8 +90,17 @@ def redis_away(url: str, reason: str) -> Finding:
     )
 
 
-def redis_here(url: str, info: Mapping[str, Any]) -> Finding:
-    """Judge which server answers."""
+def redis_cluster(url: str) -> Finding:
+    """Keys of one mailbox, which are written together, may be on several servers."""
+    return failed(
+        f"{url}: a Redis Cluster",
+        "Workers do not start: what belongs to one mailbox must be on one server.",
+        "let ALERTPOST_REDIS_URL name a server without cluster mode",
+    )
+
+
+def redis_here(url: str, info: Mapping[str, Any], *, open_way: Exposure | None = None) -> Finding:
+    """Judge which server answers, and how it is reached."""
     version = str(info.get("redis_version", "?"))
     seen = f"{url}, speaks like Redis {version}"
     if info.get("valkey_version"):
@@ -102,6 +112,8 @@ def redis_here(url: str, info: Mapping[str, Any]) -> Finding:
             "Workers wait with BLMOVE, which this server does not know.",
             "use Redis 6.2 or newer, or Valkey",
         )
+    if open_way is not None:
+        return warning(seen, f"{open_way.text}.", open_way.next_step)
     return ok(seen)
 
 
