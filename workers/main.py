@@ -27,6 +27,7 @@ from models.database import LOOKUPS, create_engine_from
 from models.errors import AlertpostError, ConfigurationError, StoreUnavailable
 from models.postgresql_url import in_clear
 from models.redis_keys import RedisKeys
+from models.redis_routes import exposure, refuse_cluster
 from models.settings import Settings
 from workers import actors
 from workers.broker import make_broker
@@ -155,6 +156,7 @@ def run(settings: Settings) -> int:
         raise ConfigurationError(
             "a worker on its own needs ALERTPOST_REDIS_URL; `alertpost up` brings a Redis along"
         )
+    refuse_cluster(settings)
     sys.setswitchinterval(SWITCH_SECONDS)
     _allow_sockets()
     _keep_buffers_small()
@@ -175,6 +177,9 @@ def run(settings: Settings) -> int:
     log.info("settings", **settings.masked())
     if hosts := in_clear(settings.database_url):
         log.warning("database_in_clear", hosts=hosts, advice="add sslmode=verify-full to the URL")
+    open_way = exposure(settings.redis_url)
+    if open_way is not None:
+        log.warning("redis_exposed", reason=open_way.text, next_step=open_way.next_step)
     try:
         worker.start()
     except _NotBuilt as error:

@@ -28,6 +28,7 @@ from models.database import create_engine_from, read
 from models.errors import ConfigurationError
 from models.overview import overview
 from models.redis_keys import RedisKeys
+from models.redis_routes import refuse_cluster
 from models.redis_trouble import explained
 from models.settings import Settings
 from sandbox.defaults import DEFAULT_TENANTS
@@ -69,6 +70,8 @@ def up(
             server = EmbeddedRedis.prepare(directory.redis)
             children.append(processes.embedded_redis(server))
         settings = _checked_settings(stack, given)
+        if server is None:
+            refuse_cluster(settings)
         box = SandboxProcess.prepare(directory.path / "sandbox") if sandbox else None
         if box is not None:
             children.append(box.child())
@@ -106,6 +109,7 @@ def worker(
                 f"the embedded Redis of {settings.data_dir} is not running: `alertpost up` runs it "
                 "together with workers; or set ALERTPOST_REDIS_URL"
             )
+        refuse_cluster(settings)
         _announce_keys(stack, given, settings)
         _tell_what_refuses(settings)
         children = processes.workers(given, settings, processes=how_many, concurrency=concurrency)

@@ -26,6 +26,7 @@ from models.operator_mailbox import operator_mailbox
 from models.postgresql_url import in_clear
 from models.proxies import Proxies
 from models.redis_keys import RedisKeys
+from models.redis_routes import exposure, runs_as_cluster
 from models.redis_trouble import RedisTrouble, explained
 from models.settings import Settings, masked_url
 from models.vault import Vault
@@ -230,6 +231,10 @@ async def _redis(chain: Chain, settings: Settings) -> None:
         chain.add("redis", meaning.redis_away(url, trouble))
         chain.skip(_REDIS[1:], because="redis")
         return
+    if await asyncio.to_thread(runs_as_cluster, settings):
+        chain.add("redis", meaning.redis_cluster(url))
+        chain.skip(_REDIS[1:], because="redis")
+        return
     client = impatient_client(settings.redis_url)
     try:
         info = await client.info()
@@ -251,7 +256,7 @@ async def _redis(chain: Chain, settings: Settings) -> None:
         await client.aclose()
     doubt = (heard - asked) / 2
     if trouble is None:
-        chain.add("redis", meaning.redis_here(url, info))
+        chain.add("redis", meaning.redis_here(url, info, open_way=exposure(settings.redis_url)))
     else:
         chain.add("redis", meaning.redis_refuses(url, trouble))
     chain.add(

@@ -11,6 +11,7 @@ from console.output import counted
 from models import sql_probe
 from models.operator_mailbox import NOT_SET, OperatorMailbox
 from models.presence import ALIVE_SECONDS
+from models.redis_routes import Exposure
 from models.redis_trouble import RedisTrouble
 from models.sql_probe import SqlTrouble
 
@@ -130,8 +131,17 @@ def redis_refuses(url: str, trouble: RedisTrouble) -> Finding:
     )
 
 
-def redis_here(url: str, info: Mapping[str, Any]) -> Finding:
-    """Judge which server answers."""
+def redis_cluster(url: str) -> Finding:
+    """Keys of one mailbox, which are written together, may be on several servers."""
+    return failed(
+        f"{url}: a Redis Cluster",
+        "Workers do not start: what belongs to one mailbox must be on one server.",
+        "let ALERTPOST_REDIS_URL name a server without cluster mode",
+    )
+
+
+def redis_here(url: str, info: Mapping[str, Any], *, open_way: Exposure | None = None) -> Finding:
+    """Judge which server answers, and how it is reached."""
     version = str(info.get("redis_version", "?"))
     seen = f"{url}, speaks like Redis {version}"
     if info.get("valkey_version"):
@@ -143,6 +153,8 @@ def redis_here(url: str, info: Mapping[str, Any]) -> Finding:
             "Workers wait with BLMOVE, which this server does not know.",
             "use Redis 6.2 or newer, or Valkey",
         )
+    if open_way is not None:
+        return warning(seen, f"{open_way.text}.", open_way.next_step)
     return ok(seen)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -274,6 +275,43 @@ def test_decisions_are_numbered_without_gaps() -> None:
         assert text.startswith(f"# {number}. ")
         for part in ("Context", "Decision", "Consequences"):
             assert f"**{part}.**" in text
+
+
+# -- log events ---------------------------------------------------------------------------------
+
+
+def _logged(room: str) -> set[str]:
+    """Collect the events that the code of a package logs, those of its rounds included."""
+    found = set()
+    for path in (ROOT / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            if called == "Rounds":
+                (name,) = (part.value for part in node.keywords if part.arg == "name")
+                assert isinstance(name, ast.Constant), path
+                found |= {f"{name.value}_away", f"{name.value}_failed"}
+            elif re.fullmatch(r"_?log\.(debug|info|warning|error|exception|critical)", called):
+                event = node.args[0]
+                if isinstance(event, ast.Constant):
+                    found.add(str(event.value))
+                else:
+                    assert path.name == "rounds.py", f"{path}: an event that is no constant word"
+    return found
+
+
+def test_every_log_event_is_in_the_table() -> None:
+    """Whoever finds an event in the log finds it in the guide, and none that does not exist."""
+    table = {
+        name
+        for event, *_ in rows("docs/operating.md", "Logs")
+        for name in re.findall(r"`(\w+)`", event)
+    }
+    known = set().union(*(_logged(room) for room in ("models", "producers", "workers", "console")))
+
+    assert known - table == set()
+    assert table - known == set()
 
 
 # -- the example in Python ------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from models.vault import Vault
 from sandbox.faults import PRESETS, Answer, Fault
 from tests.console.cli_setting import ALERTS, CALLBACK, Cli, Ran
 from tests.fixtures.databases import database_user, empty_database
+from tests.fixtures.redis_server import RedisServer
 from workers.lease_board import LeaseBoard
 from workers.memories import SqlMemories
 from workers.pacing import Pacer, PacingLimits, Party
@@ -408,6 +409,25 @@ def test_redis_is_away(cli: Cli) -> None:
     assert found["slot"]["result"] == "warning"
     assert found["sender"]["result"] == "ok"
     assert "hunter2" not in ran.out + ran.err
+
+
+def test_a_redis_cluster_is_refused(
+    cli: Cli, redis_server_with: Callable[..., RedisServer]
+) -> None:
+    """The doctor and a worker's start name it, each in one sentence."""
+    cli.connected()
+    server = redis_server_with(**{"cluster-enabled": "yes"})
+    cli.monkeypatch.setenv("ALERTPOST_REDIS_URL", server.url)
+
+    link = by_key(ask(cli, ALERTS, "--json"))["redis"]
+
+    assert link["result"] == "failed"
+    assert "Redis Cluster" in link["seen"]
+    for command in ("worker", "up"):
+        ran = cli(command)
+        assert ran.code == 2, ran
+        assert "Redis Cluster" in ran.err
+        assert ran.err.count("\n") == 1, ran.err
 
 
 def test_no_redis_was_ever_there(cli: Cli) -> None:

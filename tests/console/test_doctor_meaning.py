@@ -28,6 +28,7 @@ from models.credential_standing import Kind, Standing
 from models.errors import SubmissionFailed
 from models.grants import APP_ONLY, DELEGATED
 from models.mailboxes import MailboxEntry
+from models.redis_routes import exposure
 from models.senders import Sender
 from models.stages import Stage
 from workers.smtp_session import Features, Offered, Step
@@ -297,6 +298,19 @@ def test_the_memory_of_redis_is_judged(info: dict[str, Any], result: Result, say
 def test_the_version_of_redis_is_judged(info: dict[str, Any], result: Result) -> None:
     """Workers cannot wait on a server that is too old."""
     assert ground_meaning.redis_here("redis://x", info).result is result
+
+
+def test_a_redis_that_others_can_read_is_a_warning() -> None:
+    """What goes over the network in clear, or to whoever asks, is said with what to do."""
+    found = ground_meaning.redis_here(
+        "redis://redis.example",
+        {"redis_version": "7.2.4"},
+        open_way=exposure("redis://redis.example"),
+    )
+
+    assert found.result is Result.WARNING
+    assert "without TLS and without a password" in found.meaning
+    assert "rediss://" in found.mend
 
 
 @pytest.mark.parametrize(

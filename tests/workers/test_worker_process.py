@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -197,3 +198,33 @@ def test_a_worker_without_keys_does_not_look_alive(database_url: str, redis_url:
 
     assert "alertpost worker:" in said.splitlines()[-1]
     assert "key" in said.splitlines()[-1]
+
+
+def test_a_redis_cluster_is_refused_at_the_start(database_url: str, redis_server_with: Any) -> None:
+    """One sentence instead of a refusal for each mail."""
+    server = redis_server_with(**{"cluster-enabled": "yes"})
+
+    said = _refusal(
+        environment(None, ALERTPOST_DATABASE_URL=database_url, ALERTPOST_REDIS_URL=server.url)
+    )
+
+    assert said.count("\n") == 1
+    assert "Redis Cluster" in said
+
+
+def test_a_redis_that_others_can_read_is_logged_once(database_url: str) -> None:
+    """Without TLS beyond this machine: one warning at the start, with what to do."""
+    said = _refusal(
+        environment(
+            None,
+            ALERTPOST_DATABASE_URL=database_url,
+            ALERTPOST_REDIS_URL="redis://:hunter2@redis.invalid:6379",
+            ALERTPOST_LOG__FORMAT="json",
+        )
+    )
+
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    (warning,) = [line for line in lines if line["event"] == "redis_exposed"]
+    assert "without TLS" in warning["reason"]
+    assert "rediss://" in warning["next_step"]
+    assert "hunter2" not in said
