@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from console.output import counted
 from models.expiries import Expiry, Level
+from models.explain import span_text
 from models.lookups import BY_HAND
 from models.operator_mailbox import OperatorMailbox
 from models.overview import Overview
@@ -38,6 +39,7 @@ class Matter(StrEnum):
     REDIS = "redis"
     SQL = "sql"
     WARNINGS = "warnings"
+    NOT_RECORDED = "not-recorded"
     HELD_UP = "held-up"
     """It goes on by itself, but not well without a person."""
 
@@ -80,6 +82,7 @@ def concerns(seen: Overview, live: Live, operator: OperatorMailbox | None = None
     return [
         *_stores(live),
         *_workers(seen, live),
+        *_unrecorded(live),
         *_holds(seen),
         *_held(seen),
         *_expiries(seen),
@@ -125,6 +128,16 @@ def _holds(seen: Overview) -> Iterator[Concern]:
         yield Concern(
             Matter.HELD_UP,
             f"{hold.smtp_host} refuses the address that {hold.sends_from} sends from: {hold.rule}",
+        )
+
+
+def _unrecorded(live: Live) -> Iterator[Concern]:
+    for one in live.unrecorded:
+        waits = f"{counted(one.outcomes, 'outcome', 'outcomes')} of mails cannot be recorded"
+        span = span_text(timedelta(seconds=one.seconds))
+        yield Concern(
+            Matter.NOT_RECORDED,
+            f"{waits} at {one.worker} for {span} now, and their connections wait: {one.reason}",
         )
 
 

@@ -14,6 +14,7 @@ from models.redis_keys import RedisKeys
 from models.redis_trouble import RedisTrouble, explained
 from models.settings import Settings
 from models.sql_probe import SqlTrouble
+from models.unrecorded import Unrecorded, unrecorded
 from workers.pacing_view import Window, windows
 
 ANSWER_SECONDS = 2.0
@@ -35,6 +36,7 @@ class Live:
         refuses: Why it does not do what work needs, although it answers; None where it does.
         risk: What is not as it should be there although it works; None where nothing is.
         sql: Why SQL takes nothing that is written; None where it does.
+        unrecorded: What living workers cannot record.
     """
 
     away: str | None = None
@@ -43,6 +45,7 @@ class Live:
     refuses: RedisTrouble | None = None
     risk: RedisTrouble | None = None
     sql: SqlTrouble | None = None
+    unrecorded: tuple[Unrecorded, ...] = ()
 
     @property
     def knows_workers(self) -> bool:
@@ -70,6 +73,7 @@ def look(settings: Settings, accounts: Mapping[UUID, str]) -> Live:
         try:
             workers = tuple(living(client, keys))
             left = windows(client, keys, accounts, settings.pacing)
+            waiting = unrecorded(client, keys, workers={worker.name for worker in workers})
         except redis.RedisError as error:
             return Live(refuses=state.trouble or explained(error), sql=sql)
         return Live(
@@ -78,6 +82,7 @@ def look(settings: Settings, accounts: Mapping[UUID, str]) -> Live:
             refuses=state.trouble,
             risk=state.risk,
             sql=sql,
+            unrecorded=tuple(waiting),
         )
     finally:
         client.close()

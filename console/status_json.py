@@ -62,6 +62,7 @@ def status_json(
         "sql": {"writes": live.sql is None, "reason": live.sql and live.sql.text},
         # Not an empty list where nobody could be asked, or nobody could say so.
         "workers": [asdict(one) for one in live.workers] if live.knows_workers else None,
+        "unrecorded": [asdict(one) for one in live.unrecorded] if live.away is None else None,
         "expiries": [asdict(one) for one in near_expiries(seen.expiries)],
         "warnings": operator_json(operator),
     }

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import sys
 
+from redis.exceptions import RedisError
+
 from models import redis_probe, schema, sql_probe
 from models.database import create_engine_from
 from models.errors import AlertpostError, ConfigurationError, StoreUnavailable
+from models.presence import living
 from models.redaction import redact_text
 from models.redis_keys import RedisKeys
 from models.settings import Settings
+from models.unrecorded import unrecorded
 from models.vault import Vault
 
 ANSWER_SECONDS = 3.0
@@ -58,16 +62,26 @@ def _ask_sql(settings: Settings) -> None:
 
 
 def _ask_redis(settings: Settings) -> str:
-    """Write and delete; tell what is not as it should be although that works."""
+    """
+    Write and delete; tell what is not as it should be although that works.
+
+    Outcomes that workers cannot record are among it: a restart would help none of them.
+    """
+    keys = RedisKeys(settings.redis_prefix)
     # Without the client's own retries: whoever runs health checks repeats them.
     client = redis_probe.client_of(settings.redis_url, seconds=ANSWER_SECONDS)
     try:
-        state = redis_probe.look(client, RedisKeys(settings.redis_prefix))
+        state = redis_probe.look(client, keys)
+        if state.trouble is not None:
+            raise StoreUnavailable(f"{state.trouble.text}; {state.trouble.next_step}")
+        workers = {worker.name for worker in living(client, keys)}
+        waiting = sum(one.outcomes for one in unrecorded(client, keys, workers=workers))
+    except RedisError as error:
+        raise StoreUnavailable(f"Redis: {error}") from error
     finally:
         client.close()
-    if state.trouble is not None:
-        raise StoreUnavailable(f"{state.trouble.text}; {state.trouble.next_step}")
-    return f"; but {state.risk.text}; {state.risk.next_step}" if state.risk is not None else ""
+    told = f"; but {state.risk.text}; {state.risk.next_step}" if state.risk is not None else ""
+    return f"{told}; but {waiting} outcomes of mails cannot be recorded" if waiting else told
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from models.expiries import CredentialRow, expiries
 from models.overview import Dead, Overview
 from models.presence import Presence
 from models.standings import MailboxRow, standings
+from models.unrecorded import Unrecorded
 
 NOW = datetime(2027, 3, 2, 8, tzinfo=UTC)
 READY = MailboxRow("contoso", "a@contoso.example", connected_at=NOW)
@@ -111,3 +112,16 @@ def test_what_needs_a_person(
     [concern] = concerns(overview, live)
 
     assert (concern.matter, concern.text, concern.command) == (Matter(matter), text, command)
+
+
+def test_outcomes_that_cannot_be_recorded() -> None:
+    """What is out and not in SQL needs a person, with what SQL says."""
+    live = Live(
+        workers=WORKER.workers, unrecorded=(Unrecorded(3, 130.0, "IntegrityError: no", "one"),)
+    )
+
+    (found,) = concerns(seen(), live)
+
+    assert found.matter is Matter.NOT_RECORDED
+    assert "3 outcomes" in found.text
+    assert "IntegrityError: no" in found.text
