@@ -295,8 +295,8 @@ def _refused_renewal(kind: Kind, app: str) -> tuple[str, str]:
         )
     return (
         (
-            "Entra refuses it and no other one works: make a new client secret in Entra and give it "
-            "here; what waits goes on."
+            "Entra refuses it and no other one works: make a new client secret in Entra and give "
+            "it here; what waits goes on."
         ),
         f"alertpost apps secret {app} --client-secret-file FILE --secret-expires DATE --replace",
     )
