@@ -179,12 +179,16 @@ def expiry_text(one: Expiry) -> str:
 
 
 def when_it_ends(one: Expiry) -> str:
-    """Say when it ends, or ended."""
+    """Say when it ends, or ended; or that Entra takes it no more."""
+    if one.refused:
+        ends = "" if one.ends_at is None else f", whatever its end, {one.ends_at:%Y-%m-%d}, says"
+        return f"is refused by Entra ({one.refused}) and no other one works{ends}"
     if one.ends_at is None or one.days is None:
         return "has an end that nobody told"
     if one.level is Level.ENDED or one.days < 0:
         return f"ended on {one.ends_at:%Y-%m-%d}"
-    left = "in less than a day" if one.days < 1 else f"in {counted(one.days, 'day', 'days')}"
+    day = one.level is Level.DAY
+    left = "in less than a day" if day else f"in {counted(one.days, 'day', 'days')}"
     return f"ends {left}, on {one.ends_at:%Y-%m-%d}"
 
 

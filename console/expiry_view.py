@@ -11,13 +11,20 @@ from console.names import some_of
 from console.output import cell, counted, out
 from models.expiries import Expiry, Level
 
-_STYLES = {Level.ENDED: "bold red", Level.DAY: "bold red", Level.WEEK: "bold yellow"}
+_STYLES = {
+    Level.ENDED: "bold red",
+    Level.REFUSED: "bold red",
+    Level.DAY: "bold red",
+    Level.WEEK: "bold yellow",
+}
 
 
 def print_expiries(shown: Sequence[Expiry]) -> None:
     """Print one block each: what ends, who needs it, what to do and how."""
     for one in shown:
-        head = f"{one.level:>7}  {expiry_text(one).removeprefix('the ')}"
+        # How near the end of a spare one is says nothing: nothing depends on it.
+        spare = one.state and not one.mailboxes and one.level is Level.LATER
+        head = f"{'spare' if spare else one.level:>7}  {expiry_text(one).removeprefix('the ')}"
         out.print(Text(cell(head), _STYLES.get(one.level, "bold")))
         out.print(Text(f"         Needed by: {cell(needed_by(one))}"))
         if one.note:

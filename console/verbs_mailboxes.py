@@ -325,7 +325,7 @@ def resume(context: Context, address: str, *, actor: str, reason: str | None = N
     Let a mailbox send again, and all that were parked for the same cause.
 
     Returns:
-        Their addresses; none where it was not parked.
+        The addresses of those that are connected; none where it was not parked.
 
     Raises:
         NotFound: There is no such mailbox.
@@ -411,5 +411,10 @@ def store_grant(
 
 
 def _addresses(conn: Connection, keys: list[UUID]) -> list[str]:
+    """Name those of these mailboxes that are connected; the others send nothing anyhow."""
     chosen = set(keys)
-    return [box.address for box in mailboxes.list_mailboxes(conn) if box.id in chosen]
+    return [
+        box.address
+        for box in mailboxes.list_mailboxes(conn)
+        if box.id in chosen and box.grant_kind is not None
+    ]

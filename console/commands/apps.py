@@ -25,6 +25,7 @@ from console.credential_files import (
     or_generated,
     read_credential,
 )
+from console.credential_given import NoCheck, asks, check_given
 from console.credential_view import (
     advice,
     credential_text,
@@ -35,6 +36,7 @@ from console.credential_view import (
     tell_given,
 )
 from console.output import Json, jsonable, out, print_fields, print_json
+from console.resumed_view import tell_resumed
 from models import app_credentials, app_registrations, database
 from models.app_registrations import App, Credential
 from models.credential_standing import states
@@ -107,12 +109,14 @@ def secret(
     pfx_password_file: PfxPasswordFile = None,
     secret_expires: SecretExpires = None,
     replace: Replace = False,
+    no_check: NoCheck = False,
     who: As = None,
 ) -> None:
     """
     Give an app registration a new secret or certificate; what waited for it goes on.
 
-    The old one stays in reserve beside it: where Entra refuses the new one, it is used.
+    The old one stays in reserve beside it: where Entra refuses the new one, it is used. Where a
+    mailbox is connected, Entra is asked at once; the exit code is 1 if it takes none of them.
     """
     credential = _needed(
         read_credential(
@@ -124,12 +128,22 @@ def secret(
             pfx_password_file=pfx_password_file,
         )
     )
+    me = actor(who)
     with opened() as context:
+        ask_entra = asks(context, name, no_check=no_check)
         given, resumed = verbs.give_credential(
-            context, actor=actor(who), name=name, credential=credential, alone=replace
+            context,
+            actor=me,
+            name=name,
+            credential=credential,
+            alone=replace,
+            resume=not ask_entra,
         )
-    tell_given(given)
-    _tell_resumed(resumed)
+        tell_given(given, asked=ask_entra)
+        tell_resumed(resumed)
+        works = check_given(context, given, actor=me) if ask_entra else True
+    if not works:
+        raise typer.Exit(1)
 
 
 @app.command("certificate")
@@ -200,7 +214,7 @@ def credentials(
         if checked is not None:
             print_tried(checked.tried, checked.tenant)
         print_credentials(entry, hints)
-        _tell_resumed(checked.resumed if checked is not None else [])
+        tell_resumed(checked.resumed if checked is not None else [])
     if checked is not None and not any(one.works for one in checked.tried):
         raise typer.Exit(1)
 
@@ -305,8 +319,3 @@ def _as_object(value: object) -> dict[str, object]:
     shaped = jsonable(value)
     assert isinstance(shaped, dict)
     return shaped
-
-
-def _tell_resumed(resumed: list[str]) -> None:
-    if resumed:
-        out.print(f"Sends again: {', '.join(resumed)}.", markup=False)

@@ -39,6 +39,7 @@ from console.output import (
     print_fields,
     print_json,
 )
+from console.resumed_view import tell_resumed
 from console.verbs_mailboxes import Connected
 from models import grants, mailboxes
 from models.auth_forms import AuthForm
@@ -369,7 +370,9 @@ def try_it(
     else:
         _print_ending(ending, account.entry)
         if resumed:
-            out.print(f"Sends again: {', '.join(resumed)}.", markup=False)
+            # Of the others that waited for the same cause nobody knows.
+            tell_resumed([one for one in resumed if one == account.entry.address], proven=True)
+            tell_resumed([one for one in resumed if one != account.entry.address])
         elif parked:
             out.print(
                 f"It is parked ({account.entry.park_reason}) but works: "
@@ -493,7 +496,15 @@ def resume_(
                 yes=yes,
             )
         resumed = verbs.resume(context, address, actor=me, reason=reason)
-    out.print(f"Sends again: {', '.join(resumed)}.", markup=False)
+        with read(context.engine) as conn:
+            entry = mailboxes.mailbox(conn, address)
+    tell_resumed(resumed)
+    if entry.grant_kind is None:
+        out.print(
+            f"Mailbox {entry.address} is not parked any more, but not connected: "
+            f"`alertpost mailboxes connect {entry.address}`.",
+            markup=False,
+        )
 
 
 def _has_browser() -> bool:

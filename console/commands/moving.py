@@ -22,6 +22,7 @@ from console.moving.emailproxy import BadAccount, ProxyFile
 from console.moving.found import FoundGrant
 from console.moving.reading import read_text
 from console.output import Json, counted, jsonable, out, print_json, print_table
+from console.resumed_view import tell_resumed
 from console.shared_forms import FormsTried, has_forms, try_both
 from console.verbs_mailboxes import Connected
 from models.auth_forms import AuthForm
@@ -189,8 +190,7 @@ def tell_connected(done: Connected) -> None:
             "tells.",
             markup=False,
         )
-    if done.resumed:
-        out.print(f"Sends again: {', '.join(done.resumed)}.", markup=False)
+    tell_resumed(done.resumed)
     if done.still_parked is not None:
         out.print(
             f"It is still parked ({done.still_parked.park_reason}): "

@@ -28,9 +28,9 @@ def status(as_json: Json = False) -> None:
     Show who can send, what waits and why, what died, what ends soon, and whether workers live.
 
     Exit code 7: something needs a person. It is parked mailboxes, mail that waits at a mailbox
-    which is not connected, dead letters, a secret, certificate or grant that has ended or will
-    within 7 days, mail that could go while no worker lives, Redis or SQL refusing what work needs
-    of them, or warnings that cannot be mailed.
+    which is not connected, dead letters, a secret, certificate or grant that has ended, will
+    within 7 days, or is refused by Entra while no other one works, mail that could go while no
+    worker lives, Redis or SQL refusing what work needs of them, or warnings that cannot be mailed.
     """
     with opened() as context:
         with read(context.engine) as conn:

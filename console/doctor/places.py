@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
+from uuid import UUID
 
+from models.credential_standing import Standing
 from models.errors import ConfigurationError, SubmissionFailed
 from models.proxies import Proxy
 from models.settings import SmtpSettings
@@ -87,12 +89,19 @@ class Places:
         tls: Whom we trust, by CA file.
         settings: Time-outs and our EHLO name.
         at_once: So many looks at the same time.
+        judged: What Entra said of the credentials of apps, which tenants share too.
     """
 
     tls: TlsContexts
     settings: SmtpSettings
     at_once: asyncio.Semaphore
+    judged: dict[UUID, list[Standing]] = field(default_factory=dict)
+    _turns: dict[UUID, asyncio.Lock] = field(default_factory=dict)
     _looks: dict[tuple[str, Place], asyncio.Task[Any]] = field(default_factory=dict)
+
+    def turn_of(self, app_id: UUID) -> asyncio.Lock:
+        """Let one tenant of an app after the other ask about it."""
+        return self._turns.setdefault(app_id, asyncio.Lock())
 
     async def names(self, place: Place) -> Seen:
         """Resolve the host's name."""

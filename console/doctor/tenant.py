@@ -132,7 +132,7 @@ async def _proxy(  # noqa: PLR0917 - what ``_sign_in`` has at hand
 async def _credential(
     context: Context, party: Party, sender: Sender, places: Places, *, asked: bool
 ) -> Finding:
-    """Judge what proves who we are; Entra is asked about two, and about one not known to work."""
+    """Judge what proves who we are, by what Entra says of it now; each app is asked about once."""
     app, name = party.app, party.tenant.app
     if app is None:
         return failed(
@@ -143,22 +143,30 @@ async def _credential(
         )
     with read(context.engine) as conn:
         known = app_credentials.standings(conn, app.id).get(app.id, [])
-    doubtful = len(known) > 1 or any(one.worked_at is None or one.refused_rule for one in known)
-    if asked and doubtful:
-        async with places.at_once:
-            known = await asyncio.to_thread(_ask, context, party, app, sender)
+    if asked and known:
+        async with places.turn_of(app.id), places.at_once:
+            if app.id not in places.judged:
+                known, judged = await asyncio.to_thread(_ask, context, party, app, sender)
+                # Where this directory knows the app not, the next one may.
+                if judged:
+                    places.judged[app.id] = known
+            known = places.judged.get(app.id, known)
     now = datetime.now(UTC)
     if len(known) > 1 or any(one.refused_rule for one in known):
         return sign_in_meaning.credentials(sender, known, name, now)
     return sign_in_meaning.credential(sender, app.credential, name, now)
 
 
-def _ask(context: Context, party: Party, app: OpenedApp, sender: Sender) -> list[Standing]:
+def _ask(
+    context: Context, party: Party, app: OpenedApp, sender: Sender
+) -> tuple[list[Standing], bool]:
+    """Ask Entra; give how the credentials stand now, and whether it judged them."""
     itself = for_itself(sender, cloud=party.tenant.cloud, scope=party.tenant.scope)
     tried = try_all(context, app, itself)
     with write(context.engine) as conn:
         record_all(conn, tried)
-        return app_credentials.standings(conn, app.id).get(app.id, [])
+        known = app_credentials.standings(conn, app.id).get(app.id, [])
+    return known, any(one.works or one.refusal is not None for one in tried)
 
 
 async def _smtp(sender: Sender, chain: Chain, places: Places, ca_file: str) -> None:

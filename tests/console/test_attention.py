@@ -89,7 +89,7 @@ def test_what_needs_nobody(overview: Overview, live: Live) -> None:
          "not-connected", "mail waits at 1 mailbox that is not connected",
          "alertpost mailboxes connect a@contoso.example"),
         (seen(expiries=secret(6.5)), WORKER, "expiry",
-         "the client secret of main ends in 6 days, on 2027-03-08",
+         "the client secret of main ends in 7 days, on 2027-03-08",
          "alertpost apps secret main --client-secret-file FILE --secret-expires DATE"),
         (seen(expiries=secret(0.5)), WORKER, "expiry",
          "the client secret of main ends in less than a day, on 2027-03-02",
