@@ -84,9 +84,12 @@ def _from_file(path: Any, statement: str, values: dict[str, Any]) -> list[str]:
 def _from_server(url: str, statement: str, values: dict[str, Any]) -> list[str]:
     from sqlalchemy import text  # noqa: PLC0415 - only when the shell asks
 
+    from console import command_logs  # noqa: PLC0415
     from models.database import create_engine_from, read  # noqa: PLC0415
 
     engine = create_engine_from(url, busy_seconds=_PATIENCE_SECONDS)
+    # The way to PostgreSQL logs, and standard output is what the shell reads.
+    command_logs.set_up()
     try:
         with read(engine) as conn:
             return [str(row[0]) for row in conn.execute(text(statement), values)]

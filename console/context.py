@@ -147,6 +147,8 @@ def opened(*, making: bool = False) -> Iterator[Context]:
     """
     settings = effective_settings(making=making)
     context = _Opened(settings, create_engine_from(settings.sqlalchemy_url))
+    # The way to PostgreSQL logs.
+    command_logs.set_up_again()
     try:
         if not schema.is_current(context.engine):
             if settings.database_url:

@@ -24,7 +24,6 @@ from sqlalchemy.exc import ArgumentError
 from models.clock import utc_now
 from models.errors import ConfigurationError, StoreUnavailable
 from models.outages import translated
-from models.postgresql_engine import postgresql_engine
 from models.turns import Turns
 
 BUSY_SECONDS = 10.0
@@ -77,6 +76,9 @@ def create_engine_from(
     name, _, rest = url.partition("://")
     if name.partition("+")[0] in {"postgresql", "postgres"} and rest:
         session = {**_SESSION, **postgresql_settings}
+        # It brings the loggers along, which no listing from an SQLite file waits for.
+        from models.postgresql_engine import postgresql_engine  # noqa: PLC0415
+
         return postgresql_engine(
             url, pool_size=POOL_SIZE, busy_seconds=busy_seconds, session=session
         )
@@ -163,11 +165,12 @@ def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
 
 def missing_file(url: str) -> Path | None:
     """Name the SQLite file that a URL means, if it is not there; to connect would make it."""
-    parsed = make_url(url)
-    if parsed.drivername.partition("+")[0] != "sqlite" or not parsed.database:
+    # PostgreSQL's are libpq's, of which SQLAlchemy cannot read all.
+    if not url.startswith("sqlite"):
         return None
-    path = Path(parsed.database).absolute()
-    return None if os.path.lexists(path) else path  # noqa: PTH - a locked directory is no error here
+    name = make_url(url).database
+    # Not Path.exists, to which a directory that is locked is an error.
+    return None if not name or os.path.lexists(name) else Path(name).absolute()
 
 
 def make_private_file(path: Path) -> None:

@@ -78,7 +78,10 @@ COMMANDS = {
     ),
     "send": Place("send", "send", "Send one alert e-mail."),
     "enqueue": Place("enqueue", "enqueue", "Enqueue many alerts from JSON lines."),
-    "cancel": Place("deliveries", "cancel", "Take deliveries back that wait in their lane."),
+    "cancel": Place(
+        "deliveries", "cancel",
+        "Take deliveries back that wait in their lane: by id, or all that a filter matches.",
+    ),
     "report": Place(
         "report", "report",
         "Report what was accepted, waits, died and expired, and how long it took.",

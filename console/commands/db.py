@@ -50,6 +50,8 @@ def upgrade() -> None:
         # A key is made before the database that it encrypts.
         settings = effective_settings(making=True)
     engine = create_engine_from(settings.sqlalchemy_url)
+    # The way to PostgreSQL logs.
+    command_logs.set_up_again()
     try:
         before = schema.is_current(engine)
         schema.upgrade(engine)
@@ -64,6 +66,8 @@ def check() -> None:
     """Tell whether the tables are those of this version; exit code 1 if not. Changes nothing."""
     settings = Settings.load()
     engine = create_engine_from(settings.sqlalchemy_url)
+    # The way to PostgreSQL logs.
+    command_logs.set_up_again()
     try:
         # To look into an SQLite file that is not there would make it.
         missing = missing_file(settings.sqlalchemy_url) is not None
