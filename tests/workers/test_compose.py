@@ -227,6 +227,7 @@ FILES = st.fixed_dictionaries(
         ]
     }
 )
+@settings(deadline=None)
 def test_whatever_goes_in_comes_out(changes: dict[str, object]) -> None:
     """Subject, addresses, texts, files and headers of any script arrive unchanged, and nothing else."""
     try:
