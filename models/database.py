@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError
 
 from models.clock import utc_now
 from models.errors import ConfigurationError, StoreUnavailable
+from models.mentions import teach_letters
 from models.outages import translated
 from models.turns import Turns
 
@@ -198,6 +199,7 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:  # noqa: ARG001
     # The driver's own transactions are off, ``_begin_sqlite`` opens them: the driver would begin
     # late and deferred, and a deferred writer can fail at its first write however long it waits.
     connection.isolation_level = None
+    teach_letters(connection)
     cursor = connection.cursor()
     try:
         _enter_wal(cursor)
