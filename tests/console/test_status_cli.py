@@ -93,7 +93,7 @@ def test_json_has_everything(world: CliWorld, worker: Presence) -> None:
     assert set(found) == {
         "at", "needs_a_person", "first_step", "tenants", "mailboxes", "waiting", "in_hand",
         "lanes", "dead", "suppressed", "host_holds", "recipients", "redis", "sql", "workers",
-        "expiries", "unsent", "warnings",
+        "expiries", "unrecorded", "unsent", "warnings",
     }  # fmt: skip
     assert found["tenants"] == {"ready": 2, "waiting": 0, "without_mailbox": 0}
     assert found["redis"] == {"answers": True, "writes": True, "reason": None}
