@@ -1,11 +1,13 @@
-"""What a refusal means to the customer who reads it; operators have their own words for it. Pure."""
+"""What a refusal means to the customer who reads it; operators have other words. Pure."""
 
 from __future__ import annotations
 
 from workers.verdict import Remedy, Verdict
 
 
-def for_customers(verdict: Verdict | None, words: str, *, whom: str) -> str:
+def for_customers(  # noqa: PLR0911 - one line a kind
+    verdict: Verdict | None, words: str, *, whom: str
+) -> str:
     """
     Say in a customer's words why nothing came of a sign-in, and what to do.
 
