@@ -16,6 +16,7 @@ from models.alert import AlertEmail
 from models.errors import InvalidAlert, NotFound, PastDeadline, StoreUnavailable
 from models.intake import Receipt
 from models.intake_checks import past
+from models.recipients import with_recipients
 from models.routes import Routes
 from producers.alert_lines import Line
 
@@ -212,7 +213,9 @@ class LineImport:
     def _unroutable(self, line: Line) -> InvalidAlert | None:
         for alert in line.alerts:
             try:
-                self._routes.find(alert.tenant, alert.mailbox)
+                with_recipients(alert, self._routes.find(alert.tenant, alert.mailbox))
+            except InvalidAlert as error:
+                return error
             except NotFound as error:
                 return InvalidAlert("mailbox" if alert.mailbox else "tenant", str(error))
         return None

@@ -37,7 +37,7 @@ from models.senders import Sender
 from models.sign_ins import SignIn, Unusable
 from models.tenants import TenantEntry
 from workers.credential_turns import record_now
-from workers.verdict import Remedy
+from workers.verdict import Remedy, Verdict
 
 ACTOR = "web:consent-link"
 """In the audit trail: somebody who had the link; who consented is in the entry's detail."""
@@ -98,6 +98,7 @@ class Refused:
         detail: Entra's own code and trace id; empty where it said nothing.
         again: The consent link.
         admin_address: Where an administrator allows the app, if that is what is missing.
+        verdict: What it was taken for; None where one of our own checks refused.
     """
 
     entry: MailboxEntry
@@ -105,6 +106,7 @@ class Refused:
     detail: str
     again: str
     admin_address: str | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +262,7 @@ def _refused(context: Context, found: Invitation, refused: CredentialRejected) -
         detail=verdict.detail if verdict else "",
         again=_again(context, found.link),
         admin_address=found.admin_address if wants_admin else None,
+        verdict=verdict,
     )
 
 

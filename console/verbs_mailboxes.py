@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from console import audit_note, park_causes
-from console.consent import admin_consent_link
+from console.admin_consent import address_for_tenant
 from console.context import Context
 from console.exchange_powershell import App
 from console.refusals import explained
@@ -212,13 +212,9 @@ def known_app(context: Context, address: str) -> tuple[App, str]:
         The app, and why its object id is not known; empty where it is.
     """
     who = account(context, address, kind=grants.APP_ONLY)
-    link = None
-    if who.sender.authority_url is not None:
-        link = admin_consent_link(
-            who.sender.authority_url,
-            client_id=who.sender.client_id,
-            scope=" ".join(who.sender.scopes),
-        )
+    with read(context.engine) as conn:
+        tenant = tenants.tenant(conn, who.sender.tenant_slug)
+    link = address_for_tenant(context.settings, context.vault, tenant, kind=grants.APP_ONLY)
     app = App(who.sender.client_id, None, link)
     try:
         tokens = entra(context, who.sender).client_credentials(who.sender, who.credential)
@@ -226,6 +222,8 @@ def known_app(context: Context, address: str) -> tuple[App, str]:
         return app, str(error)
     # Only to be shown: nothing that decides is read from a token.
     claims = read_claims(tokens.access_token)
+    if claims is not None and "SMTP.SendAsApp" in claims.rights:
+        app = replace(app, consent_link=None)
     if claims is None or not claims.object_id:
         return app, "the token that Entra gave does not tell it"
     return replace(app, object_id=claims.object_id), ""

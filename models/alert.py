@@ -184,7 +184,8 @@ class AlertEmail(BaseModel):
     Attributes:
         tenant: Slug of the customer on whose behalf it goes out.
         mailbox: Sender address; None takes the tenant's default mailbox.
-        to: Visible recipients, as ``name@example.com`` or ``Name <name@example.com>``.
+        to: Visible recipients, as ``name@example.com`` or ``Name <name@example.com>``. Without to,
+            cc and bcc it goes to the tenant's notification list.
         cc: Visible recipients of a copy.
         bcc: Recipients nobody sees. An address counts once over all three, where it came first.
         reply_to: Where answers go.
@@ -268,8 +269,6 @@ class AlertEmail(BaseModel):
             seen |= kept.keys()
             # The model is frozen for others; this is still its construction.
             self.__dict__[field] = tuple(kept.values())
-        if not seen:
-            raise _broken("to", "names nobody; give at least one recipient in to, cc or bcc")
         if len(seen) > MAX_RECIPIENTS:
             raise _broken(
                 "to",

@@ -22,6 +22,7 @@ def new_delivery(
     mailbox_id: UUID,
     address: str,
     delivery_id: UUID | None = None,
+    given: AlertEmail | None = None,
 ) -> NewDelivery:
     """
     Seal an alert e-mail, a large one as far as it stands in the row; nothing is stored yet.
@@ -33,6 +34,8 @@ def new_delivery(
         mailbox_id: From where.
         address: Of that mailbox.
         delivery_id: The row's key, where the caller has to know it beforehand.
+        given: As it was handed in, where recipients were put in since. It is what a second one of
+            the same key is compared with: a list that was changed makes no other alert.
 
     Raises:
         InvalidAlert: It was changed behind the back of its validation, see ``alert_lock``.
@@ -44,6 +47,8 @@ def new_delivery(
         (content, large), fingerprint = take_apart(alert, vault, key), fingerprint_of(alert)
     else:
         content, fingerprint = alert.dump_and_fingerprint()
+    if given is not None and given is not alert:
+        fingerprint = fingerprint_of(given)
     return NewDelivery(
         id=key,
         tenant_id=tenant_id,

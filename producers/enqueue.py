@@ -36,6 +36,7 @@ from models.moves import DELIVERY
 from models.new_delivery import new_delivery
 from models.outages import wholly_translated
 from models.producing import read, write
+from models.recipients import with_recipients
 from models.redis_keys import RedisKeys
 from models.settings import Settings
 from models.severity import Severity
@@ -103,7 +104,7 @@ class Producer:
             ``same_content`` then says whether it was for the same alert.
 
         Raises:
-            InvalidAlert: Its deadline is past.
+            InvalidAlert: Its deadline is past, or neither it nor its tenant names a recipient.
             NotFound: The tenant or the mailbox is unknown.
             StoreUnavailable: SQL is away; nothing was accepted.
         """
@@ -196,11 +197,12 @@ class Producer:
     def _delivery(self, alert: AlertEmail, known: routes.Routes) -> NewDelivery:
         route = self._route(alert, known)
         return new_delivery(
-            alert,
+            with_recipients(alert, route),
             self._vault,
             tenant_id=route.tenant_id,
             mailbox_id=route.mailbox_id,
             address=route.address,
+            given=alert,
         )
 
     def _store(self, deliveries: list[NewDelivery], store: _Store) -> list[Receipt]:

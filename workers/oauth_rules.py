@@ -434,7 +434,8 @@ _ROWS: tuple[tuple[tuple[int, ...], Verdict], ...] = (
         _consent(
             "app-unknown",
             "The app is unknown in this tenant: removed, never consented, or another id or cloud.",
-            f"{_CONSENT} If all tenants show this, correct the client id.",
+            f"{_CONSENT} `alertpost tenants link` prints it, with --app-only the one for the app's "
+            "own permission. If all tenants show this, correct the client id.",
             Scope.TENANT,
         ),
     ),

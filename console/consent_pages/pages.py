@@ -8,6 +8,7 @@ from html import escape
 from urllib.parse import urlsplit
 
 from console.consent_pages.layout import page
+from console.consent_pages.refusals import for_customers
 from console.verbs_consents import AdminReturned, Away, Dead, Invitation, Refused
 from console.verbs_mailboxes import Connected
 from models.consent_links import Standing
@@ -94,11 +95,10 @@ in.{self._ask()}</p></footer>"""
 
     def refused(self, refused: Refused) -> Page:
         """Say why it was not connected."""
-        detail = (
-            f'<p class="small"><code>{escape(refused.detail)}</code></p>' if refused.detail else ""
-        )
+        # Entra's code and our words for the operator stand in the audit trail.
+        words = for_customers(refused.verdict, escape(refused.words), whom=self._whom())
         body = (
-            f"<p>{_sentence(refused.words)}</p>{detail}{_admin_offer(refused.admin_address)}"
+            f"<p>{words[:1].upper()}{words[1:].rstrip('.')}.</p>{_admin_offer(refused.admin_address)}"
             f"<p>{_NOTHING_CHANGED} Your link is still good:</p>"
             f'<p><a class="button" href="{escape(refused.again)}">Try again</a></p>'
         )

@@ -168,12 +168,16 @@ def test_another_tenant_is_refused(hosted: Hosted) -> None:
 
 @SQLITE
 def test_a_declined_consent_is_explained(hosted: Hosted) -> None:
-    """Cancel at Microsoft's page: said in the words of the command line; the link goes on."""
+    """Cancel at Microsoft's page: said in the customer's words; the operator's are in the trail."""
     link = hosted.link()
     done = hosted.go_through(link, decision="cancel")
 
     assert done.status_code == 403
-    assert "The user declined the consent." in text_of(done)
+    assert "You pressed Cancel." in text_of(done)
+    assert "Nothing was changed." in text_of(done)
+    assert "The user declined" not in text_of(done)
+    assert "65004" not in text_of(done)
+    assert "The user declined the consent." in (hosted.trail()[-1].reason or "")
     assert hosted.get(link).status_code == 200
 
 
@@ -190,7 +194,7 @@ def test_where_users_may_not_consent_the_administrator_is_asked(hosted: Hosted) 
     done = hosted.get("/oauth/callback", params=back)
     hosted.get("/oauth/callback", params=back)
 
-    assert "An administrator has to approve the app." in text_of(refused)
+    assert "An administrator of your organisation has to approve the app" in text_of(refused)
     assert done.status_code == 200
     assert "the app is allowed in the directory of Contoso Ltd" in text_of(done)
     assert [hosted.path_of(one) for one in hrefs(done)] == [link]

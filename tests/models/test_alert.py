@@ -53,7 +53,6 @@ BAD = [
     ("to[0]", "to", "a@x.example, b@x.example"),
     ("to[1]", "to", ["a@x.example", "b@x.example\r\nBcc: c@x.example"]),
     ("to[0]", "to", [5]),
-    ("to", "to", []),
     ("to", "to", 5),
     ("to", "to", [f"a{n}@x.example" for n in range(501)]),
     ("to", "to", ["a@x.example"] * 5001),
