@@ -13,6 +13,9 @@ from console.paths import typed_path
 from models.app_registrations import Credential
 from models.errors import ConfigurationError
 
+LARGEST = 1_000_000
+"""Octets of a secret, a key or a certificate; real ones have some thousand at most."""
+
 GENERATED_DAYS = 365
 """How long a certificate that is made here is good, unless somebody says otherwise."""
 
@@ -115,9 +118,14 @@ def or_generated(credential: Credential | None, *, generate: bool, name: str) ->
 
 def _octets(source: str, what: str) -> bytes:
     try:
-        return typed_path(source).read_bytes()
+        with typed_path(source).open("rb") as file:
+            # One more than is taken tells enough; /dev/zero has no end.
+            octets = file.read(LARGEST + 1)
     except OSError as error:
         raise ConfigurationError(f"{what} file {source}: {error.strerror or error}") from error
+    if len(octets) > LARGEST:
+        raise _too_large(f"{what} file {source}")
+    return octets
 
 
 def _read(source: str, what: str) -> str:
@@ -125,15 +133,20 @@ def _read(source: str, what: str) -> str:
         if sys.stdin.isatty():
             return getpass.getpass(f"{what.capitalize()} (it does not show): ")
         try:
-            return sys.stdin.read()
+            text = sys.stdin.read(LARGEST + 1)
         except UnicodeDecodeError as error:
             raise ConfigurationError(f"{what} on standard input: it is not text") from error
+        if len(text) > LARGEST:
+            raise _too_large(f"{what} on standard input")
+        return text
     try:
-        return typed_path(source).read_text("utf-8-sig")
-    except OSError as error:
-        raise ConfigurationError(f"{what} file {source}: {error.strerror or error}") from error
+        return _octets(source, what).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{what} file {source}: it is not text") from error
+
+
+def _too_large(what: str) -> ConfigurationError:
+    return ConfigurationError(f"{what} has more than {LARGEST:,} octets: it is another one")
 
 
 def _moment(text: str) -> datetime:

@@ -31,7 +31,7 @@ _NUMBERS = frozenset({"smtp_port", "max_message_bytes", "licences"})
 _LISTS = frozenset({"notify", "accepted_domains"})
 _YES, _NO = frozenset({"yes", "true", "1"}), frozenset({"no", "false", "0"})
 _DELIMITERS = ",;\t"
-_LARGEST = 20_000_000
+LARGEST = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ def read_sheet(octets: bytes, *, app: str | None = None) -> Iterator[Row | BadRo
     Raises:
         ConfigurationError: It is no such sheet, or has a column that nobody knows.
     """
-    if len(octets) > _LARGEST:
-        raise ConfigurationError(f"the sheet is larger than {_LARGEST // 1_000_000} MB; split it")
+    if len(octets) > LARGEST:
+        raise ConfigurationError(f"the sheet is larger than {LARGEST // 1_000_000} MB; split it")
     try:
         text = octets.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 PREFIX = "ALERTPOST_"
 _GROUP = "__"
 _DOTENV = ".env"
+_LARGEST_FILE = 10_000_000
+"""Octets of a file that a setting names; all public roots together have some hundred thousand."""
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]*[a-z0-9])?")
 _BESIDE_FILE = ("database_url", "redis_url", "secret_keys", "https_proxy")
 """Settings that may hold a secret, hence may also come from a file."""
@@ -545,9 +547,14 @@ def _from_files(given: Mapping[str, str]) -> dict[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        with path.open("rb") as file:
+            octets = file.read(_LARGEST_FILE + 1)
+        text = octets.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {_cause(error)}") from None
+    if len(octets) > _LARGEST_FILE:
+        raise ValueError(f"{path} has more than {_LARGEST_FILE:,} octets: it is another file")
+    return text
 
 
 def _cause(error: OSError | UnicodeDecodeError) -> str:

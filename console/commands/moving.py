@@ -20,7 +20,7 @@ from console.moving import sasl_xoauth2
 from console.moving.adopting import Plan, Wish, adopt, rehearse, rehearse_all
 from console.moving.emailproxy import BadAccount, ProxyFile
 from console.moving.found import FoundGrant
-from console.moving.reading import read_text
+from console.moving.reading import LARGEST, read_text
 from console.output import Json, counted, jsonable, out, print_json, print_table
 from console.resumed_view import tell_resumed
 from console.shared_forms import FormsTried, has_forms, try_both
@@ -248,7 +248,7 @@ def _chosen(accounts: Sequence[str], only: Sequence[str], auth_user: str | None)
 
 def _standard_input() -> str:
     try:
-        return sys.stdin.read()
+        return sys.stdin.read(LARGEST)
     except UnicodeDecodeError as error:
         raise ConfigurationError("the passwords on standard input are no text in UTF-8") from error
 

@@ -30,7 +30,7 @@ from console.credential_view import credential_text, hand_out, tell_given
 from console.line_source import LineSource
 from console.output import Json, counted, jsonable, out, print_fields, print_json, print_table
 from console.resumed_view import tell_resumed
-from console.tenant_sheet import read_sheet
+from console.tenant_sheet import LARGEST, read_sheet
 from console.verbs_tenant_import import Done, Fate, bring_in, rehearse
 from models import app_registrations, mailboxes, tenants
 from models.app_registrations import Given
@@ -388,7 +388,7 @@ def import_(
     uncertain_policy, max_message_bytes.
     """
     with LineSource.open(file).closing() as source:
-        octets = source.stream.read()
+        octets = source.stream.read(LARGEST + 1)
     rows = list(read_sheet(octets, app=app_name))
     done: list[Done] = []
     with opened() as context:

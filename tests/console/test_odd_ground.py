@@ -14,6 +14,7 @@ import pytest
 from console.line_source import LineSource
 from console.paths import typed_path
 from models.errors import ConfigurationError
+from models.settings import Settings
 from tests.console.cli_world import CliWorld
 
 ADD = (
@@ -75,3 +76,30 @@ def test_no_room_for_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.raises(ConfigurationError, match="TMPDIR"),
     ):
         source.rewindable()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*ADD, "/dev/zero"),
+        (*ADD[:-1], "--pfx-file", "/dev/zero"),
+        (*ADD[:-1], "--certificate-file", "/dev/zero", "--private-key-file", "/dev/zero"),
+        ("tenants", "import", "/dev/zero"),
+    ],
+    ids=["secret", "pfx", "certificate", "sheet"],
+)
+def test_a_file_without_an_end(bare: CliWorld, words: tuple[str, ...]) -> None:
+    """It is not read into memory until there is none left."""
+    said = bare.run(*words)
+
+    assert said.code == 2
+    assert "octets" in said.err or "larger than" in said.err
+
+
+def test_a_setting_that_names_a_file_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line names the variable."""
+    monkeypatch.setenv("ALERTPOST_SECRET_KEYS_FILE", "/dev/zero")
+
+    with pytest.raises(ConfigurationError, match=r"^ALERTPOST_SECRET_KEYS_FILE: .* octets"):
+        Settings.load()
