@@ -139,7 +139,7 @@ def expiry_text(one: Expiry) -> str:
 def when_it_ends(one: Expiry) -> str:
     """Say when it ends, or ended."""
     if one.ends_at is None or one.days is None:
-        return "has an end that nobody told"
+        return "has no known end date"
     if one.level is Level.ENDED or one.days < 0:
         return f"ended on {one.ends_at:%Y-%m-%d}"
     left = "in less than a day" if one.days < 1 else f"in {counted(one.days, 'day', 'days')}"

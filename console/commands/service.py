@@ -208,7 +208,7 @@ class _Screen:
             f"  alertpost mailboxes connect {account['address']}   "
             f"# the password is {account['password']}"
         )
-        _say("  (the browser warns of the box' own certificate: go on all the same)")
+        _say("  (the browser warns of the sandbox's own certificate: go on)")
         _say("Ctrl-C stops it.")
 
 

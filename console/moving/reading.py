@@ -34,4 +34,4 @@ def read_text(path: str, what: str) -> str:
     try:
         return octets.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{what} {path} is no text in UTF-8") from None
+        raise ConfigurationError(f"{what} {path} is not text in UTF-8") from None
