@@ -135,3 +135,11 @@ def test_whatever_is_given_the_answer_is_rows_or_an_error(
         except ConfigurationError:
             continue
         assert all(isinstance(row, Row | BadRow) for row in found)
+
+
+def test_a_bad_line_keeps_its_names() -> None:
+    """Whoever corrects the sheet is told which tenant's line it is."""
+    (bad,) = read_sheet(b"slug,mailbox,licences\ncontoso,alerts@contoso.example,many\n")
+
+    assert isinstance(bad, BadRow)
+    assert (bad.slug, bad.mailbox) == ("contoso", "alerts@contoso.example")
