@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from console.live import Live
 from console.output import counted
 from models.expiries import Expiry, Level
+from models.explain import span_text
 from models.lookups import BY_HAND
 from models.operator_mailbox import OperatorMailbox
 from models.overview import Overview
 from models.standings import READY, Held
 from workers.cures import cure_of
 from workers.faults import VISIT_FAILED
+
+if TYPE_CHECKING:
+    from console.live import Live
 
 NEEDS_A_PERSON = 7
 """Exit code of ``status`` and ``expiries``: it ran, and somebody has to act."""
@@ -32,18 +36,35 @@ class Matter(StrEnum):
     EXPIRY = "expiry"
     DEAD_LETTERS = "dead-letters"
     NO_WORKER = "no-worker"
+    REDIS = "redis"
+    SQL = "sql"
     WARNINGS = "warnings"
+    NOT_RECORDED = "not-recorded"
     HELD_UP = "held-up"
     """It goes on by itself, but not well without a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Concern:
-    """One thing that needs a person: what it is, in a sentence, and the command that helps."""
+    """
+    One thing that needs a person.
+
+    Attributes:
+        text: What it is, in a sentence.
+        command: What helps.
+        held: For a parked mailbox: which, and why.
+        expiry: For what ends: what it is and who needs it.
+    """
 
     matter: Matter
     text: str
     command: str | None = None
+    held: Held | None = None
+    expiry: Expiry | None = None
+
+    def as_json(self) -> dict[str, str | None]:
+        """Give what monitoring reads; the rest stands elsewhere in the same document."""
+        return {"matter": self.matter.value, "text": self.text, "command": self.command}
 
 
 def concerns(seen: Overview, live: Live, operator: OperatorMailbox | None = None) -> list[Concern]:
@@ -55,11 +76,13 @@ def concerns(seen: Overview, live: Live, operator: OperatorMailbox | None = None
 
     Args:
         seen: What SQL knows.
-        live: What Redis knows.
+        live: What the stores say.
         operator: The mailbox that warnings come from; None: nobody wants any.
     """
     return [
+        *_stores(live),
         *_workers(seen, live),
+        *_unrecorded(live),
         *_holds(seen),
         *_held(seen),
         *_expiries(seen),
@@ -81,9 +104,17 @@ def command_of(held: Held) -> str | None:
     return cure or f"alertpost mailboxes show {address}"
 
 
+def _stores(live: Live) -> Iterator[Concern]:
+    if live.sql is not None:
+        yield Concern(Matter.SQL, f"{live.sql.text}; {live.sql.next_step}")
+    for trouble in (live.refuses, live.risk):
+        if trouble is not None:
+            yield Concern(Matter.REDIS, f"{trouble.text}; {trouble.next_step}")
+
+
 def _workers(seen: Overview, live: Live) -> Iterator[Concern]:
     stuck = sum(lane.due for lane in seen.lanes if lane.standing == READY)
-    if live.workers or not stuck:
+    if live.workers or live.refuses is not None or not stuck:
         return
     waits = f"{counted(stuck)} could go"
     if live.away is not None:
@@ -100,13 +131,24 @@ def _holds(seen: Overview) -> Iterator[Concern]:
         )
 
 
+def _unrecorded(live: Live) -> Iterator[Concern]:
+    for one in live.unrecorded:
+        waits = f"{counted(one.outcomes, 'outcome', 'outcomes')} of mails cannot be recorded"
+        span = span_text(timedelta(seconds=one.seconds))
+        yield Concern(
+            Matter.NOT_RECORDED,
+            f"{waits} at {one.worker} for {span} now, and their connections wait: {one.reason}",
+        )
+
+
 def _held(seen: Overview) -> Iterator[Concern]:
     waiting_at = {lane.mailbox for lane in seen.lanes}
     for held in seen.standings.held:
         boxes = counted(len(held.mailboxes), "mailbox", "mailboxes")
         are = "is" if len(held.mailboxes) == 1 else "are"
         if held.standing == "parked" and held.reason != BY_HAND:
-            yield Concern(Matter.PARKED, f"{boxes} {are} parked: {held.reason}", command_of(held))
+            text = f"{boxes} {are} parked: {held.reason}"
+            yield Concern(Matter.PARKED, text, command_of(held), held=held)
         if held.standing == "paused" and held.reason == VISIT_FAILED:
             yield Concern(
                 Matter.HELD_UP,
@@ -127,7 +169,7 @@ def _held(seen: Overview) -> Iterator[Concern]:
 def _expiries(seen: Overview) -> Iterator[Concern]:
     for one in seen.expiries:
         if one.is_due(seen.now, within=SOON):
-            yield Concern(Matter.EXPIRY, expiry_text(one), one.command)
+            yield Concern(Matter.EXPIRY, expiry_text(one), one.command, expiry=one)
 
 
 def expiry_text(one: Expiry) -> str:
@@ -137,12 +179,16 @@ def expiry_text(one: Expiry) -> str:
 
 
 def when_it_ends(one: Expiry) -> str:
-    """Say when it ends, or ended."""
+    """Say when it ends, or ended; or that Entra takes it no more."""
+    if one.refused:
+        ends = "" if one.ends_at is None else f", whatever its end, {one.ends_at:%Y-%m-%d}, says"
+        return f"is refused by Entra ({one.refused}) and no other one works{ends}"
     if one.ends_at is None or one.days is None:
         return "has no known end date"
     if one.level is Level.ENDED or one.days < 0:
         return f"ended on {one.ends_at:%Y-%m-%d}"
-    left = "in less than a day" if one.days < 1 else f"in {counted(one.days, 'day', 'days')}"
+    day = one.level is Level.DAY
+    left = "in less than a day" if day else f"in {counted(one.days, 'day', 'days')}"
     return f"ends {left}, on {one.ends_at:%Y-%m-%d}"
 
 

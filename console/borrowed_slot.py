@@ -14,11 +14,10 @@ from uuid import UUID, uuid4
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from console.context import Context
 from console.dialogue_lines import Line, Tell
-from models import hand_mails, lane
+from models import hand_mails, lane, redis_probe
 from models.database import read, write
 from models.errors import AlertpostError
 from models.redis_keys import RedisKeys
@@ -48,21 +47,24 @@ class MustWait(AlertpostError):  # noqa: N818 - reads as what it is
 
 @asynccontextmanager
 async def redis_client(context: Context) -> AsyncIterator[redis.asyncio.Redis | None]:
-    """Give a client, or None where no Redis is known or none answers."""
-    if not context.settings.redis_url:
+    """Give a client, or None where no Redis is known, or none takes what is written."""
+    if not context.settings.redis_url or await asyncio.to_thread(_is_of_no_use, context):
         yield None
         return
     client = impatient_client(context.settings.redis_url)
     try:
-        try:
-            await client.ping()
-        except RedisError:
-            answers = False
-        else:
-            answers = True
-        yield client if answers else None
+        yield client
     finally:
         await client.aclose()
+
+
+def _is_of_no_use(context: Context) -> bool:
+    client = redis_probe.client_of(context.settings.redis_url, seconds=REDIS_SECONDS)
+    try:
+        keys = RedisKeys(context.settings.redis_prefix)
+        return redis_probe.look(client, keys).trouble is not None
+    finally:
+        client.close()
 
 
 def impatient_client(url: str) -> redis.asyncio.Redis:
@@ -83,7 +85,8 @@ async def borrowed(
     Hold a slot of the account that signs in for the block; what is given takes the permit.
 
     What is sent counts as any other mail does: in Redis, and in SQL towards the day and for Redis
-    that forgets. Without Redis no slot is asked for, as no worker sends then.
+    that forgets. Without a Redis that takes what is written no slot is asked
+    for, as no worker sends then.
 
     Raises:
         MustWait: All connections of the account are in use; or, of the permit, its mails are.

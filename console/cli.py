@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from console import command_logs, output
-from console.commands import COMMANDS, load
-from console.plain_help import PlainHelp
+from console import command_logs, encoding, output
+from console.commands import COMMANDS
+from console.lazy_commands import LazyCommands
 from models.errors import (
     AlertpostError,
     ConfigurationError,
@@ -51,34 +54,58 @@ _UsageFault: type[Exception] = next(
 
 def command_line(words: Sequence[str] = ()) -> typer.Typer:
     """
-    Build the command line.
+    Build the command line; what a command needs is loaded when its name is typed.
 
     Args:
-        words: As typed. Where the first of them names a command, only that one is loaded.
+        words: As typed. Where the first of them names a command, only that one is offered.
     """
-    app = typer.Typer(
+    only = {"offered": tuple(words[:1])} if words and words[0] in COMMANDS else {}
+    return typer.Typer(
         name="alertpost",
-        cls=PlainHelp,
+        cls=type("Commands", (LazyCommands,), only),
         help="Alert e-mail that gets through Microsoft 365, without a stored password.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        add_completion=False,
-        callback=command_logs.set_up,
+        rich_markup_mode=None,
+        callback=_begin,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
-        command = load(name)
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
-        else:
-            app.command(name)(command)
-    return app
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - nothing else asks
+
+        output.out.print(f"alertpost {version('alertpost')}")
+        raise typer.Exit
+
+
+def _begin(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir", metavar="DIR",
+            help="The installation to work with, instead of ALERTPOST_DATA_DIR.  [default: var]",
+        ),
+    ] = None,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="Say the version and exit."
+        ),
+    ] = False,
+) -> None:  # fmt: skip
+    if data_dir is not None:
+        # The environment is where settings come from; children of `up` look there as well.
+        os.environ["ALERTPOST_DATA_DIR"] = str(data_dir.absolute())
+    command_logs.set_up()
 
 
 def main() -> None:
     """Run the command line; expected errors are one line, never a stack trace."""
+    encoding.take_every_text()
     try:
-        code = command_line(sys.argv[1:])(standalone_mode=False)
+        code = command_line()(prog_name="alertpost", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
         if code == INTERRUPTED:
@@ -97,7 +124,10 @@ def main() -> None:
         output.complain(str(error))
         code = next((number for kind, number in EXIT_CODES if isinstance(error, kind)), 1)
     except Exception as error:  # noqa: BLE001 - the last line of defence
-        if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
+        if (word := encoding.not_text(error)) is not None:
+            output.complain(f"{word[:60]!r} is not text in UTF-8: convert it first")
+            code = 2
+        elif isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
             where = f": {error.filename}" if error.filename else ""
             output.give_up_output()
             output.complain(f"the disk cannot be written to ({error.strerror}){where}")

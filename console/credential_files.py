@@ -5,11 +5,11 @@ from __future__ import annotations
 import getpass
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from console.paths import typed_path
 from models.app_registrations import Credential
 from models.errors import ConfigurationError
 
@@ -115,7 +115,7 @@ def or_generated(credential: Credential | None, *, generate: bool, name: str) ->
 
 def _octets(source: str, what: str) -> bytes:
     try:
-        return Path(source).expanduser().read_bytes()
+        return typed_path(source).read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{what} file {source}: {error.strerror or error}") from error
 
@@ -124,9 +124,12 @@ def _read(source: str, what: str) -> str:
     if source == "-":
         if sys.stdin.isatty():
             return getpass.getpass(f"{what.capitalize()} (it does not show): ")
-        return sys.stdin.read()
+        try:
+            return sys.stdin.read()
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{what} on standard input: it is not text") from error
     try:
-        return Path(source).expanduser().read_text("utf-8-sig")
+        return typed_path(source).read_text("utf-8-sig")
     except OSError as error:
         raise ConfigurationError(f"{what} file {source}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

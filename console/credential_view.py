@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
-from console.credential_check import Tried
-from console.output import out, print_table
+from console.output import counted, out, print_table
+from console.paths import typed_path
 from models.app_registrations import App, Given
 from models.credential_standing import (
     Kind,
     Standing,
     dispensable,
     in_force,
+    none_works,
     refused_beside,
     states,
 )
 from models.errors import ConfigurationError
+from models.expiries import days_left
+
+if TYPE_CHECKING:
+    from console.credential_check import Tried
 
 _SOON_DAYS = 30
 
@@ -31,17 +36,20 @@ def credential_text(entry: App) -> str:
     others = [one for one in entry.credentials if one is not used]
     standing = states(entry.credentials, now)
     beside = "".join(f"; {one.kind} {one.number} {standing[one.number]}" for one in others)
+    if none_works(entry.credentials, now) is not None:
+        return f"{used.kind}, refused by Entra ({used.refused_code}), none works{beside}"
     return f"{used.kind}{_end(used, now)}{beside}"
 
 
 def _end(one: Standing, now: datetime) -> str:
     if one.expires_at is None:
         return ""
-    days = (one.expires_at - now).days
-    if days < 0:
+    left = one.expires_at - now
+    days = days_left(left)
+    if left <= timedelta(0):
         return f", ended {one.expires_at:%Y-%m-%d}"
     text = f", ends {one.expires_at:%Y-%m-%d}"
-    return f"{text} (in {days} days)" if days < _SOON_DAYS else text
+    return f"{text} (in {counted(days, 'day', 'days')})" if days < _SOON_DAYS else text
 
 
 def print_credentials(entry: App, hints: dict[int, str]) -> None:
@@ -69,6 +77,7 @@ def print_credentials(entry: App, hints: dict[int, str]) -> None:
             )
             for one in entry.credentials
         ],
+        spare=("added", "worked"),
         empty=f"There is none: `alertpost apps secret {entry.name} --client-secret-file FILE`.",
     )
     told = advice(entry, now)
@@ -100,6 +109,13 @@ def advice(entry: App, now: datetime) -> str:
                 f"`alertpost apps secret {entry.name} --client-secret-file FILE`."
             )
         return f"{sentence[0].upper()}{sentence[1:]}. {mend}"
+    refused = none_works(known, now)
+    if refused is not None:
+        return (
+            f"Entra refuses {refused.kind} {refused.number} ({refused.refused_code}) and no other "
+            "one works: nothing is sent once the present tokens end. Give a new one: `alertpost "
+            f"apps secret {entry.name} --client-secret-file FILE --replace`."
+        )
     used = in_force(known, now)
     spare = dispensable(known, now)
     if used is not None and spare:
@@ -110,8 +126,14 @@ def advice(entry: App, now: datetime) -> str:
     return ""
 
 
-def tell_given(given: Given) -> None:
-    """Say what became of a credential that an app registration was given."""
+def tell_given(given: Given, *, asked: bool = False) -> None:
+    """
+    Say what became of a credential that an app registration was given.
+
+    Args:
+        given: What became of it.
+        asked: Entra is asked about it next.
+    """
     name, number = given.app.name, given.number
     if given.known:
         out.print(
@@ -130,8 +152,8 @@ def tell_given(given: Given) -> None:
         out.print(f"It took the place of {gone}.", markup=False)
     if given.beside is not None:
         out.print(
-            f"It is tried first; where Entra refuses it, {given.beside} is used. `alertpost apps "
-            f"credentials {name} --check` asks at once.",
+            f"It is tried first; where Entra refuses it, {given.beside} is used."
+            + ("" if asked else f" `alertpost apps credentials {name} --check` asks at once."),
             markup=False,
         )
 
@@ -160,7 +182,7 @@ def hand_out(name: str, certificate_pem: str, file: str | None, *, client_id: st
         out.print(certificate_pem.rstrip(), markup=False)
     else:
         try:
-            Path(file).expanduser().write_text(certificate_pem, "ascii")
+            typed_path(file).write_text(certificate_pem, "ascii")
         except OSError as error:
             raise ConfigurationError(
                 f"{file}: {error.strerror or error}; the certificate is kept, `alertpost apps "
@@ -184,7 +206,7 @@ def free_file(file: str | None) -> None:
     """
     if file is None:
         return
-    path = Path(file).expanduser()
+    path = typed_path(file)
     if path.exists():
         raise ConfigurationError(f"{file}: it exists already; name another file")
     if not path.parent.is_dir():

@@ -171,6 +171,22 @@ class DataDir:
             raise _refused(self.key_file, error) from error
 
 
+def known_url(directory: Path) -> str | None:
+    """
+    Tell where the server of a directory listens, for a process that did not start it.
+
+    Args:
+        directory: As given to ``EmbeddedRedis.prepare``.
+
+    Returns:
+        The URL, also while the server is down; None where there never was one.
+    """
+    try:
+        return (directory / "redis.url").read_text("utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
 def _sync(directory: Path) -> None:
     # Data encrypted with a key whose file name a power cut took away would be lost.
     handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)

@@ -114,7 +114,7 @@ async def send_test(
     message_id = new_message_id(delivery_id, sender.address.rpartition("@")[2])
     async with redis_client(context) as client:
         if client is None:
-            tell(Line("pacing", "", "not asked: no Redis answers, so no worker sends now", 0.0))
+            tell(Line("pacing", "", "not asked: no Redis takes it, so no worker sends now", 0.0))
             if sender.paused_until is not None and sender.paused_until > datetime.now(UTC):
                 raise MustWait(
                     f"the mailbox pauses until {sender.paused_until:%H:%M:%SZ}; try again then"

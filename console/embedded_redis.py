@@ -201,22 +201,6 @@ def find_server() -> Path:
     )
 
 
-def known_url(directory: Path) -> str | None:
-    """
-    Tell where the server of a directory listens, for a process that did not start it.
-
-    Args:
-        directory: As given to ``EmbeddedRedis.prepare``.
-
-    Returns:
-        The URL, also while the server is down; None where there never was one.
-    """
-    try:
-        return (directory / "redis.url").read_text("utf-8").strip() or None
-    except FileNotFoundError:
-        return None
-
-
 def _configuration(directory: Path, place: dict[str, str]) -> str:
     settings = {
         **place,

@@ -64,14 +64,25 @@ class LineSource:
         return cls(name, descriptor, found.st_size if stat.S_ISREG(found.st_mode) else None)
 
     def rewindable(self) -> LineSource:
-        """Give a source of the same lines that can be read twice: itself, or a copy on disk."""
+        """
+        Give a source of the same lines that can be read twice: itself, or a copy on disk.
+
+        Raises:
+            ConfigurationError: There is no room for a copy.
+        """
         if self.size is not None:
             return self
-        copy, path = tempfile.mkstemp(prefix="alertpost-")
-        # Nobody else can open it, and it is gone when we are.
-        os.unlink(path)  # noqa: PTH108 - beside mkstemp
-        while octets := self.stream.read(_BUFFER):
-            _write_all(copy, octets)
+        try:
+            copy, path = tempfile.mkstemp(prefix="alertpost-")
+            # Nobody else can open it, and it is gone when we are.
+            os.unlink(path)  # noqa: PTH108 - beside mkstemp
+            while octets := self.stream.read(_BUFFER):
+                _write_all(copy, octets)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.name} has to be read twice, and cannot be kept meanwhile: "
+                f"{error.strerror or error}; let TMPDIR name a directory with room, or give a file"
+            ) from error
         os.lseek(copy, 0, os.SEEK_SET)
         size = os.fstat(copy).st_size
         self.stream.close()

@@ -1,4 +1,4 @@
-"""What only Redis knows: which workers live, and what is left of the present windows."""
+"""What the stores say now: whether they take what is written, who lives, what windows have left."""
 
 from __future__ import annotations
 
@@ -7,60 +7,82 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from models import redis_probe, sql_probe
 from models.presence import Presence, living
-from models.redaction import redact_text
 from models.redis_keys import RedisKeys
+from models.redis_trouble import RedisTrouble, explained
 from models.settings import Settings
+from models.sql_probe import SqlTrouble
+from models.unrecorded import Unrecorded, unrecorded
 from workers.pacing_view import Window, windows
 
 ANSWER_SECONDS = 2.0
 """How long Redis may take; somebody waits for the rest of the screen."""
 
 _NEVER_STARTED = "none is set, and the embedded one never ran here; `alertpost up` runs it"
+_NO_ANSWER = "Redis does not answer: "
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
     """
-    What Redis said.
+    What Redis said, and whether SQL takes what is written.
 
     Attributes:
-        away: Why it said nothing; None where it did.
-        workers: Those that live; empty too where it said nothing.
+        away: Why Redis said nothing; None where it did.
+        workers: Those that live; empty too where it said nothing, or takes no sign of life.
         windows: What is left, of the mailboxes that it remembers.
+        refuses: Why it does not do what work needs, although it answers; None where it does.
+        risk: What is not as it should be there although it works; None where nothing is.
+        sql: Why SQL takes nothing that is written; None where it does.
+        unrecorded: What living workers cannot record.
     """
 
     away: str | None = None
     workers: tuple[Presence, ...] = ()
     windows: Mapping[UUID, Window] = field(default_factory=dict)
+    refuses: RedisTrouble | None = None
+    risk: RedisTrouble | None = None
+    sql: SqlTrouble | None = None
+    unrecorded: tuple[Unrecorded, ...] = ()
+
+    @property
+    def knows_workers(self) -> bool:
+        """Whether workers could say that they live: who is refused is not dead."""
+        return self.away is None and self.refuses is None
 
 
 def look(settings: Settings, accounts: Mapping[UUID, str]) -> Live:
     """
-    Ask Redis; that it is away is an answer too.
+    Ask both stores, by what work does there; that one is away is an answer too.
 
     Args:
         settings: With the address of Redis, if one is known.
         accounts: Mailboxes whose windows to look at, each with who signs in for it.
     """
+    sql = sql_probe.look(settings)
     if not settings.redis_url:
-        return Live(away=_NEVER_STARTED)
+        return Live(away=_NEVER_STARTED, sql=sql)
     keys = RedisKeys(settings.redis_prefix)
-    client = redis.Redis.from_url(
-        settings.redis_url,
-        socket_timeout=ANSWER_SECONDS,
-        socket_connect_timeout=ANSWER_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
+    client = redis_probe.client_of(settings.redis_url, seconds=ANSWER_SECONDS)
     try:
+        state = redis_probe.look(client, keys)
+        if state.trouble is not None and not state.answers:
+            return Live(away=state.trouble.text.removeprefix(_NO_ANSWER), sql=sql)
+        try:
+            workers = tuple(living(client, keys))
+            left = windows(client, keys, accounts, settings.pacing)
+            waiting = unrecorded(client, keys, workers={worker.name for worker in workers})
+        except redis.RedisError as error:
+            return Live(refuses=state.trouble or explained(error), sql=sql)
         return Live(
-            workers=tuple(living(client, keys)),
-            windows=windows(client, keys, accounts, settings.pacing),
+            workers=workers if state.trouble is None else (),
+            windows=left,
+            refuses=state.trouble,
+            risk=state.risk,
+            sql=sql,
+            unrecorded=tuple(waiting),
         )
-    except redis.RedisError as error:
-        return Live(away=redact_text(" ".join(str(error).split())))
     finally:
         client.close()

@@ -12,13 +12,15 @@ from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from console.encoding import fits
+from console.table_layout import Column, body_lines, fitted, head_lines, without_alike
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 """The option that every listing takes."""
@@ -55,14 +57,20 @@ def _written_out(found: re.Match[str]) -> str:
 
 def print_json(value: object) -> None:
     """Print a value as JSON, one document; it is the same document, however odd its texts."""
-    text = json.dumps(value, default=jsonable, ensure_ascii=False, indent=2)
-    # JSON escapes some controls itself; the rest stand in texts only, where escapes are allowed.
-    safe = _DRIVES_TERMINAL.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    safe = _as_json(value, ascii_only=False)
+    if not fits(safe, sys.stdout):
+        safe = _as_json(value, ascii_only=True)
     try:
         sys.stdout.write(f"{safe}\n")
     except BrokenPipeError:
         # As raised it has a number, at which Typer would end with 1 by itself.
         raise BrokenPipeError from None
+
+
+def _as_json(value: object, *, ascii_only: bool) -> str:
+    text = json.dumps(value, default=jsonable, ensure_ascii=ascii_only, indent=2)
+    # JSON escapes some controls itself; the rest stand in texts only, where escapes are allowed.
+    return _DRIVES_TERMINAL.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def jsonable(value: object) -> object:
@@ -88,30 +96,58 @@ def print_table(
     *,
     title: str | None = None,
     right: Sequence[str] = (),
+    alike: Sequence[str] = (),
+    spare: Sequence[str] = (),
     empty: str = "Nothing to show.",
 ) -> None:
     """
-    Print a table.
+    Print a table; on a terminal no word of it is broken, however narrow that is.
 
     Args:
         columns: Headings.
         rows: Cells; None shows as nothing, times as UTC to the second, controls written out.
         title: Above it.
         right: Headings whose cells are aligned right.
+        alike: Headings of columns that a terminal does without where each row says the same;
+            empty ones it does without anyway.
+        spare: Headings of columns that a narrow terminal does without, the first one first.
         empty: What to say where there are no rows.
     """
     if not rows:
         out.print(Text(printable(empty)))
         return
-    above = None if title is None else Text(printable(title))
-    table = Table(title=above, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        justify: Literal["right", "left"] = "right" if column in right else "left"
-        table.add_column(Text(cell(column)), justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row))
-    # A pipe is no terminal: what is cut at 80 columns there is lost for grep.
-    (out if out.is_terminal else _Console(width=240, highlight=False)).print(table)
+    shown = [
+        _column(heading, [row[index] for row in rows], right=heading in right)
+        for index, heading in enumerate(columns)
+    ]
+    # A pipe is no terminal: what is cut or left out there is lost for grep.
+    width = out.width if out.is_terminal else None
+    if width is not None:
+        shown = without_alike(shown, [cell(heading) for heading in alike])
+    layout = fitted(shown, width, [cell(heading) for heading in spare])
+    if title is not None:
+        out.print(Text(printable(title), "italic"))
+    head = "\n".join(head_lines(layout))
+    if head:
+        out.print(Text(head, "bold"))
+    out.print(Text("\n".join(body_lines(layout, width))))
+
+
+def _column(heading: str, values: Sequence[object], *, right: bool) -> Column:
+    times = any(isinstance(value, datetime) for value in values)
+    return Column(
+        heading=cell(heading),
+        cells=tuple(map(cell, values)),
+        short=tuple(map(_short, values)) if times else None,
+        right=right,
+        whole=times,
+    )
+
+
+def _short(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%MZ")
+    return cell(value)
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

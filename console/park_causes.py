@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from workers import conclusion, oauth_rules, rule_book
+from workers import oauth_rules, rule_book
 from workers.verdict import Action, Remedy, Verdict
-
-_MISCONFIGURED = conclusion.misconfigured("").rule
 
 _REFUSED_AT_AUTH = frozenset(
     {"credentials-incorrect-again", "token-refused-again", "auth-refused-again"}
@@ -24,7 +22,7 @@ def cured_by_consent() -> frozenset[str]:
     Entra has answered with a token for this app, directory and account. So nothing that it
     refused before stands any more, whoever had to act.
     """
-    return frozenset(_rules(_oauth_verdicts())) | _REFUSED_AT_AUTH | {_MISCONFIGURED}
+    return frozenset(_rules(_oauth_verdicts())) | _REFUSED_AT_AUTH | {_misconfigured()}
 
 
 @cache
@@ -39,14 +37,21 @@ def cured_by_credential() -> frozenset[str]:
     """Return the reasons that a new secret or certificate puts an end to."""
     rules = _rules(_oauth_verdicts(), Remedy.NEW_SECRET)
     other = {"client-not-authenticated", "public-client", "client-refused-unknown-code"}
-    return frozenset(rules) | other | {_MISCONFIGURED}
+    return frozenset(rules) | other | {_misconfigured()}
 
 
 @cache
 def cured_by_settings() -> frozenset[str]:
     """Return the reasons that other addresses, scopes or files may put an end to."""
     everything = [*_oauth_verdicts(), *_reply_verdicts()]
-    return frozenset(_rules(everything, Remedy.FIX_CONFIGURATION)) | {_MISCONFIGURED}
+    return frozenset(_rules(everything, Remedy.FIX_CONFIGURATION)) | {_misconfigured()}
+
+
+def _misconfigured() -> str:
+    # It comes with the whole way to SMTP, which a listing of lost consents has no need of.
+    from workers import conclusion  # noqa: PLC0415
+
+    return conclusion.misconfigured("").rule
 
 
 def _rules(verdicts: Iterator[Verdict] | list[Verdict], remedy: Remedy | None = None) -> set[str]:

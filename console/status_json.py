@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from console.attention import Concern, command_of
-from console.live import Live
 from console.status_view import near_expiries, next_at
 from models.backlog import WaitingLane
 from models.operator_mailbox import NOT_SET, OperatorMailbox
 from models.overview import Dead, Overview
 from models.standings import Held
 from workers.reasons import meaning_of
+
+if TYPE_CHECKING:
+    from console.live import Live
 
 
 def status_json(
@@ -28,7 +30,7 @@ def status_json(
 
     Args:
         seen: What SQL knows.
-        live: What Redis knows.
+        live: What the stores say.
         needed: What needs a person.
         first_step: The command to begin with; None where everything is set up.
         operator: The mailbox that warnings come from; None: nobody wants any.
@@ -36,7 +38,7 @@ def status_json(
     who = seen.standings
     return {
         "at": seen.now,
-        "needs_a_person": [asdict(concern) for concern in needed],
+        "needs_a_person": [concern.as_json() for concern in needed],
         "first_step": first_step,
         "tenants": {
             "ready": who.tenants_ready,
@@ -56,11 +58,22 @@ def status_json(
         "suppressed": seen.suppressed,
         "host_holds": [asdict(one) for one in seen.holds],
         "recipients": [asdict(budget) for budget in seen.budgets],
-        "redis": {"answers": live.away is None, "reason": live.away},
-        # Not an empty list where nobody could be asked.
-        "workers": [asdict(one) for one in live.workers] if live.away is None else None,
+        "redis": _redis(live),
+        "sql": {"writes": live.sql is None, "reason": live.sql and live.sql.text},
+        # Not an empty list where nobody could be asked, or nobody could say so.
+        "workers": [asdict(one) for one in live.workers] if live.knows_workers else None,
+        "unrecorded": [asdict(one) for one in live.unrecorded] if live.away is None else None,
         "expiries": [asdict(one) for one in near_expiries(seen.expiries)],
         "warnings": operator_json(operator),
+    }
+
+
+def _redis(live: Live) -> dict[str, Any]:
+    trouble = live.refuses or live.risk
+    return {
+        "answers": live.away is None,
+        "writes": live.away is None and live.refuses is None,
+        "reason": live.away if trouble is None else trouble.text,
     }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from console.attention import Concern, command_of
-from console.expiry_view import print_expiries
-from console.live import Live
+from console.expiry_view import needed_by, print_expiries
 from console.names import some_of
 from console.output import cell, counted, out, print_fields, print_table
 from models.backlog import WaitingLane
@@ -22,8 +22,15 @@ from models.overview import Overview
 from models.standings import Held
 from workers.reasons import meaning_of
 
+if TYPE_CHECKING:
+    from console.live import Live
+
 MOST = 10
 """So much of a list is shown; JSON has all of it."""
+
+
+FEW = 3
+"""So many things that need a person are told with all there is to say; more have a line each."""
 
 
 def print_status(
@@ -33,21 +40,28 @@ def print_status(
     first_step: str | None,
     operator: OperatorMailbox | None,
 ) -> None:
-    """Print everything that there is something to say of; arguments as for ``status_json``."""
+    """
+    Print everything that there is something to say of; arguments as for ``status_json``.
+
+    What needs a person is told at the top, and nowhere below once more.
+    """
     if first_step is not None:
         out.print(Text(f"Nothing can be sent yet. Next: `{first_step}`.", "bold"))
     _print_concerns(seen, needed, begun=first_step is None)
     _print_figures(seen, live, operator)
     for hold in seen.holds:
         _print_hold(hold)
-    for held in seen.standings.held[:MOST]:
+    told = [concern.held for concern in needed[:MOST]]
+    others = [held for held in seen.standings.held if held not in told]
+    for held in others[:MOST]:
         _print_held(held)
-    _tell_more(seen.standings.held, "`alertpost mailboxes list`")
-    _print_lanes(seen, live)
-    _print_dead(seen)
+    _tell_more(others, "`alertpost mailboxes list`")
+    _print_lanes(seen, live, needed)
+    _print_dead(seen, few=len(needed) <= FEW)
     _print_unsent(seen)
     _print_budgets(seen)
-    near = near_expiries(seen.expiries)
+    above = [concern.expiry for concern in needed[:MOST]]
+    near = [one for one in near_expiries(seen.expiries) if one not in above]
     if near:
         _head("Ends soon")
         print_expiries(near[:MOST])
@@ -87,11 +101,39 @@ def _print_concerns(seen: Overview, needed: Sequence[Concern], *, begun: bool) -
     elif begun:
         out.print(Text(f"All is well at {cell(seen.now)}.", "bold"))
     for concern in needed[:MOST]:
-        out.print(Text.assemble(("  ! ", "bold red"), cell(concern.text)))
-        if concern.command is not None:
-            out.print(Text(f"    {cell(concern.command)}"))
+        _print_concern(concern, few=len(needed) <= FEW)
     _tell_more(needed, "`alertpost status --json`")
     out.print()
+
+
+def _print_concern(concern: Concern, *, few: bool) -> None:
+    """Name who it is before the rule, and what to do before the command that ends it."""
+    held, ends = concern.held, concern.expiry
+    text, command = concern.text, concern.command
+    if held is not None:
+        are = "is" if len(held.mailboxes) == 1 else "are"
+        text = f"{some_of(held.mailboxes)} {are} {held.standing}: {held.reason}"
+    out.print(Text.assemble(("  ! ", "bold red"), cell(text)))
+    if held is not None and few:
+        out.print(Text(f"    {cell(_what_to_do(held))}"))
+        if held.tries_at is not None:
+            out.print(Text(f"    It tries by itself at {cell(held.tries_at)}."))
+    elif held is not None and command is not None and " resume " in command:
+        # Something has to be mended first; this says what.
+        command = f"alertpost mailboxes show {held.mailboxes[0]}"
+    if ends is not None and few:
+        out.print(Text(f"    Needed by {cell(needed_by(ends))}. {cell(ends.next_step)}"))
+    if command is not None:
+        out.print(Text(f"    {cell(command)}"))
+
+
+def _what_to_do(held: Held) -> str:
+    meaning = meaning_of(held.reason)
+    parts = (
+        held.meaning or (meaning and meaning.meaning),
+        held.next_step or (meaning and meaning.next_step),
+    )
+    return " ".join(part for part in parts if part)
 
 
 def _print_figures(seen: Overview, live: Live, operator: OperatorMailbox | None) -> None:
@@ -111,7 +153,8 @@ def _print_figures(seen: Overview, live: Live, operator: OperatorMailbox | None)
             "mail": f"{seen.waiting:,} waiting{lanes}, {seen.in_hand:,} in hand, {dead:,} dead",
             "suppressed": _suppressed(seen),
             "workers": _workers(live),
-            "Redis": "answers" if live.away is None else f"does not answer: {live.away}",
+            "Redis": _redis(live),
+            "SQL": None if live.sql is None else "takes nothing that is written",
             "warnings": NOT_SET if operator is None else operator.sentence(),
         }
     )
@@ -123,9 +166,19 @@ def _suppressed(seen: Overview) -> str | None:
     return f"{counted(seen.suppressed, 'address', 'addresses')}: `alertpost suppressions list`"
 
 
+def _redis(live: Live) -> str:
+    if live.away is not None:
+        return f"does not answer: {live.away}"
+    if live.refuses is not None:
+        return live.refuses.text.removeprefix("Redis ")
+    return "answers" if live.risk is None else "answers, but may drop what it is told to keep"
+
+
 def _workers(live: Live) -> str:
     if live.away is not None:
         return "not known, Redis tells"
+    if not live.knows_workers:
+        return "not known, Redis does not take what they say"
     names = [f"{one.host} (pid {one.pid}, {one.version})" for one in live.workers]
     return f"{len(names)} alive: {some_of(names)}" if names else "none alive"
 
@@ -160,8 +213,13 @@ def _print_held(held: Held) -> None:
     )
 
 
-def _print_lanes(seen: Overview, live: Live) -> None:
-    if not seen.lanes:
+def _print_lanes(seen: Overview, live: Live, needed: Sequence[Concern]) -> None:
+    lanes = seen.lanes
+    if len(needed) > FEW:
+        # That nothing moves at a parked mailbox is said above.
+        parked = {box for concern in needed if concern.held for box in concern.held.mailboxes}
+        lanes = tuple(lane for lane in lanes if lane.mailbox not in parked)
+    if not lanes:
         return
     _head("Lanes in which mail waits")
     print_table(
@@ -172,11 +230,13 @@ def _print_lanes(seen: Overview, live: Live) -> None:
                 span_text(seen.now - lane.oldest_at), _when(lane, live, seen.now),
                 _permits(lane, live),
             )
-            for lane in seen.lanes[:MOST]
+            for lane in lanes[:MOST]
         ],
         right=("Waiting", "Critical", "Oldest", "Permits"),
+        # The tenant shows in the address, as a rule.
+        spare=("Tenant", "Permits", "Critical", "Oldest"),
     )  # fmt: skip
-    _tell_more(seen.lanes, "`alertpost mailboxes list`")
+    _tell_more(lanes, "`alertpost mailboxes list`")
 
 
 def _when(lane: WaitingLane, live: Live, now: datetime) -> str:
@@ -192,8 +252,9 @@ def _permits(lane: WaitingLane, live: Live) -> str:
     return "?" if window is None else str(window.permits)
 
 
-def _print_dead(seen: Overview) -> None:
-    if not seen.dead:
+def _print_dead(seen: Overview, *, few: bool) -> None:
+    if not seen.dead or not few:
+        # `alertpost dead list`, which is named above, has them with what each means.
         return
     _head("Dead letters")
     rows = []

@@ -14,7 +14,7 @@ from console.verbs_tenants import note, resume_waiting
 from console.waking import wake
 from models import app_registrations as apps
 from models import senders, tenants
-from models.app_registrations import App, Credential, Given, OpenedApp
+from models.app_registrations import App, Credential, Given
 from models.credential_standing import Standing
 from models.database import read, write
 from models.errors import Conflict
@@ -50,7 +50,13 @@ def add_app(
 
 
 def give_credential(
-    context: Context, *, actor: str, name: str, credential: Credential, alone: bool = False
+    context: Context,
+    *,
+    actor: str,
+    name: str,
+    credential: Credential,
+    alone: bool = False,
+    resume: bool = True,
 ) -> tuple[Given, list[str]]:
     """
     Give an app registration another secret or certificate, beside the one that it has.
@@ -61,6 +67,7 @@ def give_credential(
         name: Of the app registration.
         credential: The new one.
         alone: It replaces those that are there at once.
+        resume: What waited for one goes on at once; False: whoever calls asks Entra first.
 
     Returns:
         What became of it, and the addresses of mailboxes that waited for this and go on.
@@ -73,7 +80,11 @@ def give_credential(
         given = apps.give_credential(
             conn, context.vault, name=name, credential=credential, alone=alone
         )
-        resumed = resume_waiting(conn, app=name, reasons=park_causes.cured_by_credential())
+        resumed = (
+            resume_waiting(conn, app=name, reasons=park_causes.cured_by_credential())
+            if resume
+            else {}
+        )
         note(
             conn,
             actor,
@@ -143,7 +154,7 @@ def check(context: Context, *, actor: str, name: str) -> Checked:
     with read(context.engine) as conn:
         entry = apps.app(conn, name)
         opened = apps.open_app(conn, context.vault, entry.id)
-        asker = _asker(conn, opened)
+        asker = asker_of(conn, name)
     if asker is None:
         raise Conflict(
             f"no mailbox goes by app registration {name!r} yet, so there is no directory in which "
@@ -163,12 +174,22 @@ def check(context: Context, *, actor: str, name: str) -> Checked:
     return Checked(entry, asker.tenant_slug, tried, sorted(resumed.values()))
 
 
-def _asker(conn: Connection, app: OpenedApp) -> Sender | None:
+def resume_waiting_for_credential(context: Context, name: str, *, actor: str) -> dict[UUID, str]:
+    """Let go on what waited for another credential of an app, whether it works or not."""
+    with write(context.engine) as conn:
+        resumed = resume_waiting(conn, app=name, reasons=park_causes.cured_by_credential())
+        if resumed:
+            note(conn, actor, "app-check", name, resumed=sorted(resumed.values()))
+    wake(context, resumed)
+    return resumed
+
+
+def asker_of(conn: Connection, name: str) -> Sender | None:
     """Find somebody in whose directory to ask; best one that has consented to the app."""
     found = [
         for_itself(sender, cloud=tenant.cloud, scope=tenant.scope)
         for tenant in tenants.list_tenants(conn)
-        if tenant.app == app.name
+        if tenant.app == name
         for sender in senders.senders(conn, tenant_id=tenant.id)
     ]
     return max(found, key=lambda sender: sender.connected, default=None)

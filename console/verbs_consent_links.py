@@ -10,9 +10,9 @@ from enum import StrEnum
 from sqlalchemy import Connection
 
 from console import park_causes
+from console.audit_note import note
 from console.context import Context
 from console.public_address import consent_address, public_base
-from console.verbs_mailboxes import note
 from models import consent_links, database, mailboxes
 from models.consent_links import Link, Standing
 from models.database import read, write
@@ -155,6 +155,31 @@ def consents(context: Context, *, tenants: Collection[str] = ()) -> list[Consent
         known = consent_links.latest(conn)
         now = database.now(conn)
         return [_told(entry, known.get(entry.id), now) for entry in _listed(conn, tenants)]
+
+
+def links_to_look_after(
+    known: Collection[Consent], *, unopened: bool, ends_by: datetime | None
+) -> list[Consent]:
+    """
+    Pick the links that hold and may come to nothing; the one that ends first comes first.
+
+    Args:
+        known: All of them.
+        unopened: Those that nobody has opened yet.
+        ends_by: Those that end by this moment, too.
+    """
+    holding = {Progress.ASKED, Progress.OPENED, Progress.REFUSED}
+    found = [
+        (one.link_until, one)
+        for one in known
+        if one.consent in holding and one.link_until is not None
+    ]
+    return [
+        one
+        for until, one in sorted(found, key=lambda pair: (pair[0], pair[1].mailbox))
+        if (unopened and one.consent is Progress.ASKED)
+        or (ends_by is not None and until <= ends_by)
+    ]
 
 
 def _listed(conn: Connection, tenants: Collection[str]) -> list[MailboxEntry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
@@ -12,7 +12,9 @@ from sqlalchemy import Connection, Engine
 from models import dead_letters, deliveries
 from models.database import read, write
 from models.dead_letters import DeadFilter, Replay
-from models.waker import Waker
+
+if TYPE_CHECKING:
+    from models.waker import Waker
 
 
 @dataclass(frozen=True, slots=True)

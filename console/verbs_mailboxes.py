@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from console import park_causes
+from console import audit_note, park_causes
 from console.consent import admin_consent_link
 from console.context import Context
 from console.exchange_powershell import App
@@ -19,7 +19,6 @@ from console.token_claims import read_claims
 from console.waking import wake
 from models import (
     app_registrations,
-    audit,
     consent_links,
     grants,
     lane,
@@ -33,6 +32,7 @@ from models.errors import Conflict, CredentialRejected, NotFound, TokenUnavailab
 from models.lane_park import concerned
 from models.lookups import BY_HAND
 from models.mailboxes import MailboxEntry
+from models.proxies import Proxies
 from models.redis_keys import RedisKeys
 from models.secret_routes import RouteGuard
 from models.senders import Sender
@@ -41,6 +41,8 @@ from workers import first_token
 from workers.credential_turns import CredentialTurns, record_now
 from workers.entra import Consent, Entra, Tokens
 from workers.tls_contexts import TlsContexts
+
+note = audit_note.note
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ def entra(context: Context, sender: Sender) -> Entra:
         timeout_seconds=context.settings.lease.request_timeout_seconds,
         hosts=context.hosts,
         guard=RouteGuard(context.vault, context.hosts),
+        proxies=Proxies.of(context.settings.https_proxy),
     )
 
 
@@ -322,7 +325,7 @@ def resume(context: Context, address: str, *, actor: str, reason: str | None = N
     Let a mailbox send again, and all that were parked for the same cause.
 
     Returns:
-        Their addresses; none where it was not parked.
+        The addresses of those that are connected; none where it was not parked.
 
     Raises:
         NotFound: There is no such mailbox.
@@ -335,28 +338,6 @@ def resume(context: Context, address: str, *, actor: str, reason: str | None = N
             note(conn, actor, "mailbox-resume", entry.address, reason=reason, resumed=addresses)
     wake(context, resumed)
     return addresses
-
-
-def note(
-    conn: Connection,
-    actor: str,
-    action: str,
-    address: str,
-    reason: str | None = None,
-    **detail: Any,
-) -> None:
-    """Write to the audit trail who did what with a mailbox."""
-    audit.write(
-        conn,
-        audit.Entry(
-            actor=actor,
-            action=action,
-            subject_kind="mailbox",
-            subject=address,
-            reason=reason,
-            detail=detail,
-        ),
-    )
 
 
 def store_grant(
@@ -430,5 +411,10 @@ def store_grant(
 
 
 def _addresses(conn: Connection, keys: list[UUID]) -> list[str]:
+    """Name those of these mailboxes that are connected; the others send nothing anyhow."""
     chosen = set(keys)
-    return [box.address for box in mailboxes.list_mailboxes(conn) if box.id in chosen]
+    return [
+        box.address
+        for box in mailboxes.list_mailboxes(conn)
+        if box.id in chosen and box.grant_kind is not None
+    ]

@@ -119,6 +119,7 @@ def edit(
     credential: Credential | None,
     alone: bool = False,
     force: bool,
+    resume: bool = True,
 ) -> Changed:
     """
     Change a tenant and, where a credential is given, give that to its app registration.
@@ -133,6 +134,7 @@ def edit(
         credential: Another credential of its app registration.
         alone: It replaces those that are there at once, instead of standing beside one.
         force: As ``tenants.edit_tenant``.
+        resume: What waited for a credential goes on at once; False: whoever calls asks Entra first.
 
     Raises:
         ConfigurationError: Nothing to change, or a new value is malformed.
@@ -154,9 +156,10 @@ def edit(
             given = apps.give_credential(
                 conn, context.vault, name=entry.app, credential=credential, alone=alone
             )
-            resumed |= resume_waiting(
-                conn, app=entry.app, reasons=park_causes.cured_by_credential()
-            )
+            if resume:
+                resumed |= resume_waiting(
+                    conn, app=entry.app, reasons=park_causes.cured_by_credential()
+                )
         resumed |= note_changes(
             conn, actor, slug, changes, resumed=resumed, credential=credential is not None
         )
@@ -217,18 +220,24 @@ def remove(context: Context, *, actor: str, slug: str, force: bool) -> Removal:
 def resume_waiting(
     conn: Connection, *, reasons: frozenset[str], app: str | None = None, tenant: str | None = None
 ) -> dict[UUID, str]:
-    """Let mailboxes of an app or a tenant go on that were parked for one of these reasons."""
+    """
+    Let mailboxes of an app or a tenant go on that were parked for one of these reasons.
+
+    Returns:
+        Those that can send, with their addresses: one that was never connected sends nothing.
+    """
     slugs = {
         entry.slug
         for entry in tenants.list_tenants(conn)
         if entry.slug == tenant or (app is not None and entry.app == app)
     }
     parked = {
-        entry.id: entry.address
+        entry.id: entry
         for entry in mailboxes.list_mailboxes(conn)
         if entry.tenant_slug in slugs and entry.park_reason in reasons
     }
-    return {key: parked[key] for key in lane.resume(conn, mailbox_ids=list(parked))}
+    resumed = lane.resume(conn, mailbox_ids=list(parked))
+    return {key: parked[key].address for key in resumed if parked[key].grant_kind is not None}
 
 
 def _sorted(resumed: dict[UUID, str]) -> list[str]:

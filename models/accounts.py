@@ -19,7 +19,6 @@ from sqlalchemy import (
     Connection,
     Float,
     Select,
-    Text,
     Uuid,
     bindparam,
     delete,
@@ -102,7 +101,7 @@ def both(one: Sequence[UUID], other: Sequence[UUID]) -> list[UUID]:
     return list(dict.fromkeys([*one, *other]))
 
 
-_ACCOUNT = bindparam("account", type_=Text())
+_ACCOUNT = bindparam("account", type_=MAILBOX.c.auth_user.type)
 
 _CHANGED = (
     select(_FORMER.c.mailbox_id, _FORMER.c.id)

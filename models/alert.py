@@ -56,6 +56,13 @@ _MAX_METADATA_KEY = 100
 _OVERHEAD = 20_000  # our own headers and boundaries, far above what they take
 
 
+_NOT_UTF_8 = (
+    "is not text in UTF-8: an octet of it, or an escape such as \\ud800, stands for no character; "
+    "convert it to UTF-8"
+)
+"""What a caller gave in another encoding arrives as lone surrogates; nobody outside says so."""
+
+
 def checked_line(value: str) -> str:
     """Return a text that may stand in one line; raises ValueError for any other."""
     if breaks_out(value):
@@ -76,7 +83,7 @@ def _body(value: str | None) -> str | None:
     if "\0" in value:
         raise ValueError("holds a NUL character; remove it")
     if not value.isascii() and _SURROGATE.search(value):
-        raise ValueError("holds half of a surrogate pair, which UTF-8 cannot carry; remove it")
+        raise ValueError(_NOT_UTF_8)
     return value
 
 
@@ -159,7 +166,7 @@ Recipient = Annotated[
     Address,
     PlainValidator(_recipient),
     PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["Night shift <noc@contoso.example>"]}),
+    WithJsonSchema({"type": "string", "examples": ["Night shift <noc@example.com>"]}),
 ]
 Recipients = Annotated[
     tuple[Recipient, ...],
@@ -419,7 +426,7 @@ _REASONS = {
     "dict_type": "is not an object of texts",
     "model_type": "is not an object",
     "model_attributes_type": "is not an object",
-    "string_unicode": "holds half of a surrogate pair, which UTF-8 cannot carry; remove it",
+    "string_unicode": _NOT_UTF_8,
     "datetime_type": _NO_MOMENT,
     "datetime_parsing": _NO_MOMENT,
     "datetime_from_date_parsing": _NO_MOMENT,

@@ -11,7 +11,6 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Text,
     Uuid,
     and_,
     case,
@@ -26,6 +25,8 @@ from sqlalchemy import (
 
 from models.ids import uuid7
 from models.lookups import MAILBOX, TENANT, unknown_tenant
+from models.mentions import mentions
+from models.stored import AsText
 from models.tables import METADATA
 
 AUDIT = METADATA.tables["audit_entry"]
@@ -208,7 +209,7 @@ def _conditions(conn: Connection, wanted: AuditFilter) -> list[ColumnElement[boo
     if wanted.tenant is not None:
         conditions.append(_of_tenant(conn, wanted.tenant))
     if wanted.actor is not None:
-        conditions.append(func.lower(AUDIT.c.actor).contains(wanted.actor.lower(), autoescape=True))
+        conditions.append(mentions(AUDIT.c.actor, wanted.actor))
     if wanted.action is not None:
         conditions.append(AUDIT.c.action.startswith(wanted.action, autoescape=True))
     if wanted.subject_kind is not None:
@@ -244,7 +245,7 @@ def _of_tenant(conn: Connection, slug: str) -> ColumnElement[bool]:
 def _is_delivery(dialect: str) -> ColumnElement[bool]:
     if dialect == "sqlite":
         # There ids are stored without hyphens.
-        return type_coerce(_DELIVERY.c.id, Text()) == func.replace(AUDIT.c.subject, "-", "")
+        return type_coerce(_DELIVERY.c.id, AsText()) == func.replace(AUDIT.c.subject, "-", "")
     # In any order the database tries the conditions: only ids are cast to one.
     key = case((AUDIT.c.subject_kind == "delivery", AUDIT.c.subject))
     return _DELIVERY.c.id == cast(key, Uuid())

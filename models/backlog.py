@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Text, Uuid, cast, func, select
+from sqlalchemy import Connection, Uuid, cast, func, select
 
 from models.clock import utc_now
 from models.lifecycle import State
@@ -15,6 +15,7 @@ from models.lookups import MAILBOX, TENANT
 from models.mailboxes import PAUSED, standing_of
 from models.moves import DELIVERY, in_state
 from models.severity import Severity
+from models.stored import AsText
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def _lanes() -> Any:
             func.count().filter(d.due_at <= utc_now()).label("due"),
             func.count().filter(d.severity == int(Severity.CRITICAL)).label("critical"),
             func.min(d.due_at).label("first_due_at"),
-            func.min(cast(d.id, Text())).label("oldest"),
+            func.min(cast(d.id, AsText())).label("oldest"),
         )
         .where(in_state(State.QUEUED))
         .group_by(d.mailbox_id)

@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     FromClause,
-    Text,
     bindparam,
     cast,
     column,
@@ -25,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from models.stored import Record, Words, plain_value
+from models.stored import AsText, Record, Words, plain_value
 
 ROWS = "rows"
 """The name of the parameter."""
@@ -39,7 +38,7 @@ def table_of_rows(dialect: str, columns: Mapping[str, TypeEngine[Any]]) -> FromC
         dialect: ``sqlite`` or ``postgresql``.
         columns: Names and types; keys missing in a row read as NULL.
     """
-    parameter = bindparam(ROWS, type_=Text())
+    parameter = bindparam(ROWS, type_=AsText())
     if dialect == "postgresql":
         rows = func.json_to_recordset(cast(parameter, JSON()))
         typed = [column(name, kind) for name, kind in columns.items()]

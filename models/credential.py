@@ -56,10 +56,10 @@ class Credential:
         """
         value = value.strip()
         if not value:
-            raise ConfigurationError("client secret: it is empty")
+            raise ConfigurationError("the client secret is empty")
         if _is_guid(value):
             raise ConfigurationError(
-                "client secret: this is the 'Secret ID'; give the 'Value', which the portal "
+                "the client secret given is the 'Secret ID'; give the 'Value', which the portal "
                 "shows only once, when the secret is made"
             )
         return cls(client_secret=value, expires_at=_aware(expires_at))

@@ -107,6 +107,18 @@ def in_force(known: Sequence[Standing], now: datetime) -> Standing | None:
     return None
 
 
+def none_works(known: Sequence[Standing], now: datetime) -> Standing | None:
+    """
+    Name the credential that Entra refuses while no other one works or may work; else None.
+
+    Whatever its end date says: nothing is sent any more once the present tokens end.
+    """
+    used = in_force(known, now)
+    if used is None or states(known, now)[used.number] is not State.REFUSED:
+        return None
+    return used
+
+
 def dispensable(known: Sequence[Standing], now: datetime) -> list[Standing]:
     """Name those that can go: one works, and they are older than it, or have ended."""
     standing = states(known, now)

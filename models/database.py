@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,10 +19,11 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError
 
 from models.clock import utc_now
 from models.errors import ConfigurationError, StoreUnavailable
+from models.mentions import teach_letters
 from models.outages import translated
 from models.turns import Turns
 
@@ -48,9 +48,6 @@ _SESSION = {
     "idle_in_transaction_session_timeout": "60s",
 }
 
-FRESH_SECONDS = 1.0
-"""A connection used so lately is not asked whether it still lives."""
-
 _READ = {"alertpost_begin": "BEGIN"}
 _turns: WeakKeyDictionary[Engine, Turns] = WeakKeyDictionary()
 _NOW = select(utc_now())
@@ -66,7 +63,8 @@ def create_engine_from(
     Make an engine; nothing is connected yet.
 
     SQLite: write-ahead log, ``synchronous=FULL`` (a commit survives a power cut), writers queue.
-    PostgreSQL: psycopg 3, UTC, and time limits so that no statement waits for ever.
+    PostgreSQL: psycopg 3, UTC, and time limits so that no statement waits for ever; also behind a
+    pooler, see ``postgresql_engine``.
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://…``.
@@ -76,19 +74,24 @@ def create_engine_from(
     Raises:
         ConfigurationError: The URL cannot be read or names another database.
     """
+    name, _, rest = url.partition("://")
+    if name.partition("+")[0] in {"postgresql", "postgres"} and rest:
+        session = {**_SESSION, **postgresql_settings}
+        # It brings the loggers along, which no listing from an SQLite file waits for.
+        from models.postgresql_engine import postgresql_engine  # noqa: PLC0415
+
+        return postgresql_engine(
+            url, pool_size=POOL_SIZE, busy_seconds=busy_seconds, session=session
+        )
     try:
         parsed = make_url(url)
     except ArgumentError as error:
         raise ConfigurationError(
             "ALERTPOST_DATABASE_URL cannot be read; write sqlite:///path/to/file.db or "
-            "postgresql://user:password@host/name"
+            "postgresql://user:PASSWORD@host/name"
         ) from error
-    name = parsed.drivername.partition("+")[0]
-    if name == "sqlite":
+    if parsed.drivername.partition("+")[0] == "sqlite":
         return _sqlite_engine(parsed, busy_seconds)
-    if name in {"postgresql", "postgres"}:
-        given = parsed.set(drivername="postgresql+psycopg")
-        return _postgresql_engine(given, busy_seconds, {**_SESSION, **postgresql_settings})
     raise ConfigurationError(
         f"ALERTPOST_DATABASE_URL begins with {parsed.drivername!r}; alertpost knows sqlite and "
         "postgresql"
@@ -134,59 +137,6 @@ def _turn(engine: Engine) -> AbstractContextManager[None]:
     return nullcontext() if turns is None else turns.turn()
 
 
-def _postgresql_engine(url: URL, busy_seconds: float, session: Mapping[str, str]) -> Engine:
-    try:
-        engine = create_engine(
-            url,
-            pool_size=POOL_SIZE,
-            max_overflow=POOL_SIZE,
-            pool_timeout=busy_seconds,
-            pool_recycle=1800,
-            # An error's text must not carry what the statement carried.
-            hide_parameters=True,
-            connect_args={
-                "connect_timeout": max(2, int(busy_seconds)),
-                "application_name": "alertpost",
-            }
-            | dict(url.query),
-        )
-    except NoSuchModuleError as error:  # pragma: no cover - psycopg is a dependency
-        raise ConfigurationError("the PostgreSQL driver psycopg is not installed") from error
-    event.listen(engine, "connect", partial(_prepare_postgresql, session))
-    event.listen(engine, "checkin", _note_use)
-    event.listen(engine, "checkout", _try_if_idle)
-    return engine
-
-
-def _note_use(connection: Any, record: Any) -> None:  # noqa: ARG001
-    record.info["used_at"] = time.monotonic()
-
-
-def _try_if_idle(connection: Any, record: Any, proxy: Any) -> None:  # noqa: ARG001
-    """
-    Find out whether a pooled connection still lives, unless it did a moment ago.
-
-    SQLAlchemy's own ``pool_pre_ping`` asks before each transaction, a fifth of the round trips
-    of a busy worker. The pool replaces what fails here and tries again.
-    """
-    used_at = record.info.get("used_at")
-    if used_at is None or time.monotonic() - used_at < FRESH_SECONDS:
-        return
-    try:
-        connection.execute("SELECT 1")
-        connection.rollback()
-    except Exception as error:
-        raise DisconnectionError("the connection did not outlive its rest") from error
-
-
-def _prepare_postgresql(session: Mapping[str, str], connection: Any, record: Any) -> None:  # noqa: ARG001
-    # By statement, not by start-up options: those are refused by connection poolers.
-    connection.autocommit = True
-    names = [part for setting in session.items() for part in setting]
-    connection.execute("SELECT " + ", ".join(["set_config(%s, %s, false)"] * len(session)), names)
-    connection.autocommit = False
-
-
 def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
     if not url.database or url.database == ":memory:":
         raise ConfigurationError(
@@ -214,6 +164,16 @@ def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
     return engine
 
 
+def missing_file(url: str) -> Path | None:
+    """Name the SQLite file that a URL means, if it is not there; to connect would make it."""
+    # PostgreSQL's are libpq's, of which SQLAlchemy cannot read all.
+    if not url.startswith("sqlite"):
+        return None
+    name = make_url(url).database
+    # Not Path.exists, to which a directory that is locked is an error.
+    return None if not name or os.path.lexists(name) else Path(name).absolute()
+
+
 def make_private_file(path: Path) -> None:
     """
     Make an empty file that only its owner may read, in a directory likewise, where there is none.
@@ -239,6 +199,7 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:  # noqa: ARG001
     # The driver's own transactions are off, ``_begin_sqlite`` opens them: the driver would begin
     # late and deferred, and a deferred writer can fail at its first write however long it waits.
     connection.isolation_level = None
+    teach_letters(connection)
     cursor = connection.cursor()
     try:
         _enter_wal(cursor)

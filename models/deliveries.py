@@ -13,7 +13,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Subquery,
-    Text,
     cast,
     func,
     select,
@@ -23,8 +22,10 @@ from sqlalchemy import (
 from models.errors import Conflict, NotFound
 from models.lifecycle import State
 from models.lookups import MAILBOX, TENANT, mailbox_id, tenant_id
+from models.mentions import mentions
 from models.moves import DELIVERY, in_state
 from models.severity import Severity
+from models.stored import AsText
 from models.tables import METADATA
 
 ATTEMPT = METADATA.tables["attempt"]
@@ -269,8 +270,7 @@ def conditions(conn: Connection, wanted: DeliveryFilter) -> list[ColumnElement[b
     if wanted.recipient is not None:
         found.append(_written_to(wanted.recipient))
     if wanted.subject is not None:
-        part = wanted.subject.lower()
-        found.append(func.lower(DELIVERY.c.subject).contains(part, autoescape=True))
+        found.append(mentions(DELIVERY.c.subject, wanted.subject))
     return found
 
 
@@ -280,7 +280,7 @@ def _written_to(recipient: str) -> ColumnElement[bool]:
     local, _, domain = text.rpartition("@")
     # JSON puts quotes around each address, so a whole one matches no longer one that ends in it.
     part = json.dumps(text) if local and "." in domain else json.dumps(text)[1:-1]
-    return func.lower(cast(DELIVERY.c.recipients, Text())).contains(part, autoescape=True)
+    return mentions(cast(DELIVERY.c.recipients, AsText()), part)
 
 
 def _delivery(row: Any) -> DeliveryRow:

@@ -3,6 +3,7 @@ Everything that can go wrong, by who has to act.
 
     AlertpostError
     ├── ConfigurationError        who set us up: a setting, a file, a program is wrong
+    │   └── NewerSchema           the database belongs to a newer version than this program
     ├── InvalidAlert              the producer: the alert e-mail breaks a rule; names the field
     │   └── PastDeadline          the same: it should have been sent before now
     ├── NotFound                  the caller: no such tenant, mailbox, delivery
@@ -27,6 +28,10 @@ class AlertpostError(Exception):
 
 class ConfigurationError(AlertpostError):
     """A setting, file or program is missing or wrong; the text says what to do."""
+
+
+class NewerSchema(ConfigurationError):  # noqa: N818 - reads as what it is
+    """The database's tables are those of a newer version; this program must not touch them."""
 
 
 class InvalidAlert(AlertpostError, ValueError):  # noqa: N818 - reads as what it is

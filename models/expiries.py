@@ -8,6 +8,7 @@ an app has two credentials, mailboxes need the one that works: the other's end h
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,14 @@ from sqlalchemy import Connection, and_, exists, func, or_, select
 
 from models import credential_standing
 from models.clock import utc_after
-from models.credential_standing import Standing, dispensable, in_force, refused_beside, states
+from models.credential_standing import (
+    Standing,
+    dispensable,
+    in_force,
+    none_works,
+    refused_beside,
+    states,
+)
 from models.grants import DELEGATED, GRANT
 from models.lookups import APP, CREDENTIAL, MAILBOX, TENANT, live_mailbox
 
@@ -53,6 +61,8 @@ class Level(StrEnum):
     TWO_MONTHS = "60d"
     LATER = "later"
     UNKNOWN = "unknown"
+    REFUSED = "refused"
+    """Entra takes it no more, and no other one works; whatever its date says."""
 
 
 STEPS = (
@@ -116,7 +126,7 @@ class Expiry:
     Attributes:
         name: Of the app registration, or the address of the grant's mailbox.
         ends_at: None where nobody said when the secret ends.
-        days: Whole days that are left, below 0 once it has ended.
+        days: Days that are left, as ``days_left`` counts them; below 0 once it has ended.
         tenants: Slugs of those that need it.
         mailboxes: Addresses that cannot send without it.
         next_step: What to do, in one sentence.
@@ -124,6 +134,7 @@ class Expiry:
         credential: Where an app has two credentials: the number of this one; else None.
         state: How that one stands beside the other one; else empty.
         note: What else there is to say, such as that Entra refuses the newer one; mostly empty.
+        refused: Entra's code where it refuses this one and none works; else empty.
     """
 
     kind: Kind
@@ -138,10 +149,12 @@ class Expiry:
     credential: int | None = None
     state: str = ""
     note: str = ""
+    refused: str = ""
 
     def is_due(self, now: datetime, *, within: timedelta) -> bool:
-        """Whether mailboxes need it and it has ended, or will within this time."""
-        return bool(self.mailboxes) and self.ends_at is not None and self.ends_at - now <= within
+        """Whether mailboxes need it and it is refused, has ended, or will within this time."""
+        ends = self.ends_at is not None and self.ends_at - now <= within
+        return bool(self.mailboxes) and (ends or bool(self.refused))
 
 
 def credential_rows(conn: Connection) -> list[CredentialRow]:
@@ -197,7 +210,10 @@ def expiries(rows: Iterable[CredentialRow], now: datetime) -> list[Expiry]:
         by_credential = [list(users) for _, users in groupby(of_app, key=lambda row: row.number)]
         found += _credentials(by_credential, now)
         found += _grants(by_credential[0], now)
-    return sorted(found, key=lambda one: (one.ends_at is None, one.ends_at or now, one.name))
+    return sorted(
+        found,
+        key=lambda one: (not one.refused, one.ends_at is None, one.ends_at or now, one.name),
+    )
 
 
 def level_of(left: timedelta | None) -> Level:
@@ -205,6 +221,17 @@ def level_of(left: timedelta | None) -> Level:
     if left is None:
         return Level.UNKNOWN
     return next((level for most, level in STEPS if left <= most), Level.LATER)
+
+
+def days_left(left: timedelta) -> int:
+    """
+    Count the days that are left, the same everywhere: a day that has begun counts whole.
+
+    Who is told at seven days is told of seven, and today and that number give the date. What has
+    ended has less than none left.
+    """
+    days = left / timedelta(days=1)
+    return math.ceil(days) if days > 0 else math.floor(days)
 
 
 def _credentials(found: Sequence[Sequence[CredentialRow]], now: datetime) -> Iterator[Expiry]:
@@ -215,7 +242,8 @@ def _credentials(found: Sequence[Sequence[CredentialRow]], now: datetime) -> Ite
     refused = refused_beside(known, now)
     for users, one in zip(found, known, strict=False):
         if one is used:
-            expiry = _needed(users, one, now, refused=refused)
+            gone = none_works(known, now) is not None
+            expiry = _needed(users, one, now, refused=refused, gone=gone)
         else:
             expiry = _spare(users, one, now, can_go=one in dispensable(known, now))
         if len(known) > 1:
@@ -225,7 +253,12 @@ def _credentials(found: Sequence[Sequence[CredentialRow]], now: datetime) -> Ite
 
 
 def _needed(
-    users: Sequence[CredentialRow], one: Standing, now: datetime, *, refused: str | None
+    users: Sequence[CredentialRow],
+    one: Standing,
+    now: datetime,
+    *,
+    refused: str | None,
+    gone: bool,
 ) -> Expiry:
     kind = _kind(one)
     # A tenant without a mailbox, such as one out of service, sends nothing.
@@ -239,10 +272,34 @@ def _needed(
     if refused is not None:
         step = "Fix the newer one before this one ends; its refusal says what is wrong with it."
         command = f"alertpost apps credentials {app} --check"
+    if gone:
+        step, command = _refused_renewal(kind, app)
     expiry = _expiry(
         kind, users[0].app, one.expires_at, now, boxes, next_step=step, command=command
     )
+    if gone:
+        # One that is known to have ended has its own word, which says more.
+        level = expiry.level if expiry.level is Level.ENDED else Level.REFUSED
+        expiry = replace(expiry, level=level, refused=one.refused_code)
     return replace(expiry, note=refused or "")
+
+
+def _refused_renewal(kind: Kind, app: str) -> tuple[str, str]:
+    if kind is Kind.CERTIFICATE:
+        return (
+            (
+                "Entra refuses it and no other one works: upload it in Entra, or give another one; "
+                "`--check` asks again."
+            ),
+            f"alertpost apps credentials {app} --check",
+        )
+    return (
+        (
+            "Entra refuses it and no other one works: make a new client secret in Entra and give "
+            "it here; what waits goes on."
+        ),
+        f"alertpost apps secret {app} --client-secret-file FILE --secret-expires DATE --replace",
+    )
 
 
 def _spare(users: Sequence[CredentialRow], one: Standing, now: datetime, *, can_go: bool) -> Expiry:
@@ -316,7 +373,7 @@ def _expiry(
         kind=kind,
         name=name,
         ends_at=ends_at,
-        days=None if left is None else left.days,
+        days=None if left is None else days_left(left),
         level=level_of(left),
         tenants=tuple(dict.fromkeys(row.tenant for row in boxes if row.tenant is not None)),
         mailboxes=tuple(row.mailbox for row in boxes if row.mailbox is not None),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, Float, Text, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Float, bindparam, delete, insert, select, update
 
 from models.clock import utc_after, utc_now
 from models.ids import uuid7
@@ -164,7 +164,7 @@ _RECENT = (
         _M.visit, _M.mailbox_id, _M.held_until, _M.ended_at, _M.recipients, utc_now().label("now")
     )
     .where(
-        _M.account == bindparam("account", type_=Text()),
+        _M.account == bindparam("account", type_=_M.account.type),
         _M.held_until > utc_after(bindparam("since", type_=Float())),
     )
     .order_by(_M.held_until)

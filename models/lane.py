@@ -25,13 +25,14 @@ from models.lane_park import (
     unpause,
 )
 from models.lane_recent import Recent, recent_submissions
-from models.lane_recover import recover
+from models.lane_recover import Begun, abandoned_visits, recover
 from models.lane_settle import settle
 from models.lane_sweep import Sweep, cancel, end_left_behind, expire, sweep
 from models.quota_claim import Granted, claim_within
 
 __all__ = [
     "AttemptRecord",
+    "Begun",
     "Claimed",
     "Found",
     "Granted",
@@ -41,6 +42,7 @@ __all__ = [
     "Scope",
     "Sweep",
     "Wish",
+    "abandoned_visits",
     "call_back",
     "cancel",
     "claim",

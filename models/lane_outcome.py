@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from sqlalchemy.types import TypeEngine
 
 from models.batches import fitted
 from models.ids import uuid7
-from models.lifecycle import Transition
+from models.lifecycle import ACCEPT, Transition
 from models.moves import DELIVERY
 from models.quota import Spent
 from models.tables import METADATA
@@ -59,6 +59,13 @@ class Outcome:
     attempt: AttemptRecord | None = None
     spent: Spent | None = None
     """What it counts towards the day's limits: the recipients that have it, or may have it."""
+    key: UUID = field(default_factory=uuid7, compare=False, repr=False)
+    """Of its attempt: it is known again where the answer to a commit was lost."""
+
+    @property
+    def may_be_out(self) -> bool:
+        """Whether somebody has the mail, or may have it."""
+        return self.transition is ACCEPT or self.uncertain or bool(self.taken)
 
 
 OUTCOME_COLUMNS: dict[str, TypeEngine[Any]] = {
@@ -87,7 +94,7 @@ OUTCOME_COLUMNS: dict[str, TypeEngine[Any]] = {
 
 
 def as_row(outcome: Outcome) -> dict[str, Any]:
-    """Flatten an outcome, its texts fit for where they go; a fresh key for its attempt included."""
+    """Flatten an outcome, its texts fit for where they go."""
     return fitted(_flat(outcome), OUTCOME_COLUMNS)
 
 
@@ -109,7 +116,7 @@ def _flat(outcome: Outcome) -> dict[str, Any]:
     if record is not None:
         row |= {
             "tried": 1,
-            "attempt": uuid7().hex,
+            "attempt": outcome.key.hex,
             "stage": record.stage,
             "rule": record.rule,
             "code": record.reply_code,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,13 @@ from models.quota import DayLimits
 from models.quota_counts import spend_abandoned
 from models.stages import Stage
 from models.tables import METADATA
+
+Begun = Mapping[str, UUID | None]
+"""
+Of visits the delivery whose submission each began last, None where it began none.
+
+Those of which nothing is known are missing.
+"""
 
 STOPS_ITS_WORKER = "stops-its-worker"
 """Reason of a delivery that was in hand each time a worker died."""
@@ -76,22 +84,38 @@ def recover(
     claim_limit: int = 3,
     most: int = 5000,
     bucket_seconds: float = DayLimits().bucket_seconds,
+    begun: Begun = MappingProxyType({}),
+    only: Collection[str] | None = None,
 ) -> tuple[int, int, bool]:
     """
     Take back claims that were not renewed in time.
 
-    A visit works strictly in the order of the lane, so of all that it held only the first can
-    have been on its way: that one is ``uncertain``, counts a claim and gets an attempt, because
+    A visit works strictly in the order of the lane, one mail at a time, so of all that it held at
+    most one can have been on its way: the one whose submission it began last, or, where that is
+    not known, the first. That one is ``uncertain``, counts a claim and gets an attempt, because
     it may have taken a permit, which pacing must be able to learn again, and its recipients
     count as reached. The others are untouched.
+
+    Args:
+        conn: A transaction that may write.
+        claim_limit: A delivery in hand at so many deaths of a worker is dead itself.
+        most: At most so many claims.
+        bucket_seconds: How finely recipients are counted, see ``quota``.
+        begun: What is known of these visits.
+        only: Take back what these visits held and nothing else; None: whatever it is.
 
     Returns:
         How many are queued again, how many are dead, and whether there are more.
     """
-    rows = conn.execute(_ABANDONED, {"most": most}).all()
+    if only is None:
+        rows = conn.execute(_ABANDONED, {"most": most}).all()
+    elif only:
+        rows = conn.execute(_ABANDONED_BY, {"most": most, "visits": list(only)}).all()
+    else:
+        rows = []
     if not rows:
         return 0, 0, False
-    findings = judge((Abandoned(*row) for row in rows), claim_limit=claim_limit)
+    findings = judge((Abandoned(*row) for row in rows), claim_limit=claim_limit, begun=begun)
     back = [finding for finding in findings if finding.reason is None]
     dead = [finding for finding in findings if finding.reason is not None]
     recovered = _take_back(conn, RECOVER, back)
@@ -104,18 +128,28 @@ def recover(
     return recovered, buried, len(rows) >= most
 
 
-def judge(claims: Iterable[Abandoned], *, claim_limit: int) -> list[Finding]:
+def abandoned_visits(conn: Connection, *, most: int = 500) -> list[str]:
+    """Name visits that hold claims which were not renewed in time; at most so many."""
+    return list(conn.execute(_VISITS, {"most": most}).scalars())
+
+
+def judge(
+    claims: Iterable[Abandoned], *, claim_limit: int, begun: Begun = MappingProxyType({})
+) -> list[Finding]:
     """
     Decide what becomes of abandoned claims.
 
     Args:
         claims: Those of one visit together, in the order of its lane.
         claim_limit: See ``sweep``.
+        begun: See ``recover``.
     """
     findings = []
-    for _, held in groupby(claims, key=lambda claim: claim.claimed_by):
+    for visit, group in groupby(claims, key=lambda claim: claim.claimed_by):
+        held = list(group)
+        in_doubt = _in_doubt(held, begun[visit]) if visit in begun else 1
         for position, claim in enumerate(held):
-            in_hand = position == 0
+            in_hand = position < in_doubt
             reason = None
             if in_hand and claim.claims + 1 >= claim_limit:
                 reason = STOPS_ITS_WORKER
@@ -123,6 +157,17 @@ def judge(claims: Iterable[Abandoned], *, claim_limit: int) -> list[Finding]:
                 reason = UNCERTAIN_HELD
             findings.append(Finding(claim, in_hand, reason))
     return findings
+
+
+def _in_doubt(held: Sequence[Abandoned], last: UUID | None) -> int:
+    """
+    Say how many of these, from the first on, may be on their way.
+
+    The outcome of one is committed before the next begins, so those before the last one that was
+    begun are no longer held. Were one held all the same, it would be in doubt as well.
+    """
+    ids = [claim.id for claim in held]
+    return ids.index(last) + 1 if last in ids else 0
 
 
 def _attempt(finding: Finding) -> Outcome:
@@ -180,17 +225,25 @@ def _taken_back(dialect: str, transition: Transition) -> Update:
     return statement
 
 
-_ABANDONED = (
+_OVER = (
+    in_state(State.SENDING),
+    # Always true of a claim; it lets the index be read from its beginning.
+    _D.claimed_by >= "",
+    _D.claimed_until < utc_now(),
+)
+_MOST = bindparam("most", type_=Integer(), literal_execute=True)
+
+_ALL_ABANDONED = (
     select(_D.id, _D.mailbox_id, _D.claimed_by, _D.claims, _TENANT.c.uncertain_policy == "hold")
     .join(_TENANT, _TENANT.c.id == _D.tenant_id)
-    .where(
-        in_state(State.SENDING),
-        # Always true of a claim; it lets the index be read from its beginning.
-        _D.claimed_by >= "",
-        _D.claimed_until < utc_now(),
-    )
+    .where(*_OVER)
     .order_by(_D.claimed_by, *in_lane_order())
-    .limit(bindparam("most", type_=Integer(), literal_execute=True))
     # What a visit settles at this very moment is not abandoned after all.
     .with_for_update(of=DELIVERY, skip_locked=True)
 )
+_ABANDONED = _ALL_ABANDONED.limit(_MOST)
+_ABANDONED_BY = _ALL_ABANDONED.where(
+    _D.claimed_by.in_(bindparam("visits", type_=_D.claimed_by.type, expanding=True))
+).limit(_MOST)
+
+_VISITS = select(_D.claimed_by).distinct().where(*_OVER).order_by(_D.claimed_by).limit(_MOST)

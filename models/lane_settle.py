@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -13,10 +13,10 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Insert,
+    Select,
     Update,
     case,
     func,
-    insert,
     literal_column,
     null,
     select,
@@ -24,6 +24,7 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
 from models.batches import as_parameter, table_of_rows
@@ -45,26 +46,31 @@ def settle(conn: Connection, outcomes: Sequence[Outcome]) -> list[bool]:
 
     A delivery changes only while the visit that reports still holds it. One exception: a mail
     that was accepted is out, so its 250 counts also after the sweep has taken the claim back
-    (``ACCEPT_LATE``). If another visit holds it by then, its state is left to that visit and the
-    delivery is marked ``uncertain``, because it goes out twice.
+    (``ACCEPT_LATE``). If another visit holds it by then, or has sent it, its state is left as that
+    visit made it and the delivery is marked ``uncertain``, because it goes out twice. So it is with
+    all that may be out.
+
+    An outcome that was recorded before is known by its attempt, and nothing is done again: the
+    answer to a commit can be lost.
 
     Args:
         conn: A transaction that may write.
         outcomes: Any number; those of many visits together.
 
     Returns:
-        For each outcome whether the delivery's state changed.
+        For each outcome whether it is recorded in the delivery's state.
 
     Raises:
         LifecycleError: A transition that does not begin at ``sending``.
     """
     changed = [False] * len(outcomes)
+    known: set[UUID] = set()
     for indexes in _rounds(outcomes):
         for transition, group in _by_transition(outcomes, indexes).items():
-            landed = _settle_group(conn, transition, [outcomes[index] for index in group])
+            landed = _settle_group(conn, transition, [outcomes[index] for index in group], known)
             for index in group:
                 changed[index] = outcomes[index].delivery_id in landed
-    spend(conn, (outcome.spent for outcome in outcomes))
+    spend(conn, (outcome.spent for outcome in outcomes if outcome.key not in known))
     return changed
 
 
@@ -99,26 +105,41 @@ def _by_transition(
 
 
 def _settle_group(
-    conn: Connection, transition: Transition, outcomes: Sequence[Outcome]
+    conn: Connection, transition: Transition, outcomes: Sequence[Outcome], known: set[UUID]
 ) -> set[UUID]:
+    """Take deliveries along one arrow; adds the keys of outcomes that were recorded before."""
     if State.SENDING not in transition.origins:
         raise LifecycleError(f"a visit cannot {transition.name}: that does not begin at sending")
     dialect = conn.dialect.name
     given = as_parameter([as_row(outcome) for outcome in outcomes])
     landed = set(conn.execute(_settled(dialect, transition), given).scalars())
-    if transition is ACCEPT and len(landed) < len(outcomes):
-        landed |= _accept_late(conn, [o for o in outcomes if o.delivery_id not in landed])
+    if len(landed) < len(outcomes):
+        late = [outcome for outcome in outcomes if outcome.delivery_id not in landed]
+        given_late = as_parameter([as_row(outcome) for outcome in late])
+        found: set[UUID] = set(conn.execute(_known(dialect), given_late).scalars())
+        known |= found
+        landed |= {one.delivery_id for one in late if one.key in found}
+        landed |= _settle_late(conn, transition, [one for one in late if one.key not in found])
     if any(outcome.attempt is not None for outcome in outcomes):
         conn.execute(_attempts(dialect), given)
     return landed
 
 
-def _accept_late(conn: Connection, outcomes: Sequence[Outcome]) -> set[UUID]:
+def _settle_late(
+    conn: Connection, transition: Transition, outcomes: Sequence[Outcome]
+) -> set[UUID]:
+    """Record what may be out of visits that hold these deliveries no more."""
     dialect = conn.dialect.name
-    given = as_parameter([as_row(outcome) for outcome in outcomes])
-    landed = set(conn.execute(_settled(dialect, ACCEPT_LATE), given).scalars())
-    if len(landed) < len(outcomes):
-        conn.execute(_sent_twice(dialect), given)
+    out = [outcome for outcome in outcomes if outcome.may_be_out]
+    if not out:
+        return set()
+    given = as_parameter([as_row(outcome) for outcome in out])
+    landed: set[UUID] = set()
+    if transition is ACCEPT:
+        landed = set(conn.execute(_settled(dialect, ACCEPT_LATE), given).scalars())
+    twice = [as_row(outcome) for outcome in out if outcome.delivery_id not in landed]
+    if twice:
+        conn.execute(_sent_twice(dialect), as_parameter(twice))
     return landed
 
 
@@ -177,12 +198,27 @@ def _merged(dialect: str, before: Any, added: Any) -> Any:
 
 @cache
 def _sent_twice(dialect: str) -> Update:
+    """Write the UPDATE for what is out although others hold it, or have ended it."""
     given = _given(dialect).c
+    # Who has it is left out of the next try, if there is to be one.
+    goes_on = in_state(State.QUEUED, State.SENDING)
     return (
         update(DELIVERY)
-        .where(_D.id == given.id, in_state(State.SENDING), _D.claimed_by != given.visit)
-        .values(uncertain=true())
+        .where(_D.id == given.id)
+        .values(
+            uncertain=true(),
+            taken=case(
+                (goes_on, _merged(dialect, _D.taken, given.taken)),
+                else_=type_coerce(_D.taken, JSON()),
+            ),
+        )
     )
+
+
+@cache
+def _known(dialect: str) -> Select[Any]:
+    given = _given(dialect).c
+    return select(_ATTEMPT.c.id).where(_ATTEMPT.c.id == given.attempt)
 
 
 @cache
@@ -224,4 +260,11 @@ def _attempts(dialect: str) -> Insert:
         .select_from(source.join(DELIVERY, _D.id == given.id))
         .where(given.tried == one)
     )
-    return insert(_ATTEMPT).from_select(list(values), rows, include_defaults=False)
+    into: Any = postgresql.insert(_ATTEMPT) if dialect == "postgresql" else sqlite.insert(_ATTEMPT)
+    # One that was recorded before stays as it is.
+    return cast(
+        "Insert",
+        into.from_select(list(values), rows, include_defaults=False).on_conflict_do_nothing(
+            index_elements=["id"]
+        ),
+    )

@@ -8,7 +8,7 @@ only, so its cost follows what is queued and in hand, never what was sent before
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from uuid import UUID
@@ -27,7 +27,7 @@ from models.batches import as_parameter, table_of_rows
 from models.clock import utc_now
 from models.lane_due import due
 from models.lane_maintenance import end_maintenance
-from models.lane_recover import recover
+from models.lane_recover import Begun, recover
 from models.lifecycle import CANCEL, EXPIRE, State
 from models.lookups import MAILBOX, REMOVED
 from models.moves import DELIVERY, in_state, move
@@ -85,6 +85,9 @@ def sweep(
     claim_limit: int = 3,
     most: int = MOST_AT_ONCE,
     bucket_seconds: float = DayLimits().bucket_seconds,
+    begun: Callable[[Connection], Begun] | None = None,
+    only: Collection[str] | None = None,
+    unless: Callable[[Connection], bool] | None = None,
 ) -> Sweep:
     """
     Do all of a sweep in one transaction; see ``recover``, ``expire``, ``end_left_behind``, ``due``.
@@ -94,9 +97,19 @@ def sweep(
         claim_limit: A delivery in hand at so many deaths of a worker is dead itself.
         most: Take back at most so many claims and expire at most so many deliveries.
         bucket_seconds: How finely recipients are counted, see ``quota``.
+        begun: Tells which submissions visits have begun; None: nothing is known of any.
+        only: Take back what these visits held and nothing else; None: whatever it is.
+        unless: Says that nothing is to be taken back after all; asked first.
     """
+    if only != [] and unless is not None and unless(conn):
+        only = []
     recovered, buried, more_claims = recover(
-        conn, claim_limit=claim_limit, most=most, bucket_seconds=bucket_seconds
+        conn,
+        claim_limit=claim_limit,
+        most=most,
+        bucket_seconds=bucket_seconds,
+        begun={} if begun is None else begun(conn),
+        only=only,
     )
     late = _ended(conn, _EXPIRE, most)
     left = _ended(conn, _LEAVE, most)

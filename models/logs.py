@@ -58,6 +58,7 @@ def setup(settings: LogSettings, *, process: str, stream: TextIO | None = None) 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     handler = logging.StreamHandler(stream)
+    handler.addFilter(_told_already)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             # For lines of libraries; ours have been through these when they arrive.
@@ -85,6 +86,15 @@ def setup(settings: LogSettings, *, process: str, stream: TextIO | None = None) 
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
+
+
+_TOLD_ALREADY = "Consumer encountered a connection error"
+"""Dramatiq's line, for each queue every three seconds; ``wakeups_unheard`` says it once."""
+
+
+def _told_already(record: logging.LogRecord) -> bool:
+    """Leave out what would be said again and again."""
+    return not (record.name.startswith("dramatiq.") and str(record.msg).startswith(_TOLD_ALREADY))
 
 
 def _factory(*_: Any) -> logging.Logger:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from models.errors import AlertpostError, ConfigurationError, StoreUnavailable
@@ -26,6 +26,8 @@ _SQLITE: tuple[tuple[str, str], ...] = (
 # SQLSTATE codes, longest match first.
 # Source: PostgreSQL documentation, appendix A, "PostgreSQL Error Codes".
 _POSTGRESQL: tuple[tuple[str, str], ...] = (
+    ("26000", "a pooler gave the statement to another session of PostgreSQL; try again"),
+    ("42P05", "a pooler gave the statement to another session of PostgreSQL; try again"),
     ("25006", "PostgreSQL is read-only here: a standby, or a failover is under way"),
     ("25P03", "PostgreSQL ended a transaction that stood idle"),
     # Not a wrong setting for good: once the right is given, all go on by themselves.
@@ -40,6 +42,36 @@ _POSTGRESQL: tuple[tuple[str, str], ...] = (
     ("58", "PostgreSQL reports a fault of its machine"),
     ("08", "the connection to PostgreSQL broke"),
 )
+
+
+# What a statement met, in a database that is there: a row held by somebody, another transaction in
+# the way, too little memory for so much at once.
+_OF_THE_STATEMENT = ("26000", "40", "42P05", "53200", "55P03", "57014")
+
+
+def of_the_statement(error: StoreUnavailable) -> bool:
+    """Say whether the database is there, and only what was asked for could not be done now."""
+    cause = error.__cause__
+    code: str | None = getattr(getattr(cause, "orig", None), "sqlstate", None)
+    return code is not None and code.startswith(_OF_THE_STATEMENT)
+
+
+@contextmanager
+def wholly_translated() -> Iterator[None]:
+    """
+    Turn every error of SQL's into one of ours, also one that is a fault of our own.
+
+    For callers who can do nothing about such a fault but hear that nothing was accepted.
+
+    Raises:
+        StoreUnavailable: The database is away, or it refused the statement.
+        ConfigurationError: The tables are missing or old.
+    """
+    try:
+        with translated():
+            yield
+    except SQLAlchemyError as error:
+        raise StoreUnavailable(f"the database refused it ({in_short(error)})") from error
 
 
 @contextmanager
@@ -84,7 +116,7 @@ def _sqlite_meaning(lowered: str, text: str) -> AlertpostError | None:
 
 
 def _postgresql_meaning(cause: BaseException, *, lost: bool) -> AlertpostError | None:
-    text = " ".join(str(cause).split("\n", maxsplit=1)[0].split())
+    text = _one_line(cause)
     code: str | None = getattr(cause, "sqlstate", None)
     if code in {"42P01", "42703"}:
         return ConfigurationError(f"{_SCHEMA_HINT} ({text})")
@@ -95,3 +127,16 @@ def _postgresql_meaning(cause: BaseException, *, lost: bool) -> AlertpostError |
     if lost or (code is None and type(cause).__name__ in {"OperationalError", "ConnectionTimeout"}):
         return StoreUnavailable(f"PostgreSQL cannot be reached ({text})")
     return None
+
+
+def in_short(error: BaseException) -> str:
+    """Tell what happened in a line: the driver's own words, without SQLAlchemy's pages."""
+    if isinstance(error, AlertpostError):
+        return _one_line(error)
+    orig = getattr(error, "orig", None)
+    known = error if orig is None else orig
+    return f"{type(known).__name__}: {_one_line(known)}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split("\n", maxsplit=1)[0].split())

@@ -7,7 +7,7 @@ between them is interpolated here, as PostgreSQL's ``percentile_cont`` does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -82,12 +82,13 @@ def percentiles(
         _, places = groups.setdefault(row.grouped, (row.size, {}))
         places[row.place] = float(row.value)
     return {
-        group: tuple(_interpolated(places, size, share) for share in shares)
+        group: tuple(interpolated(places, size, share) for share in shares)
         for group, (size, places) in groups.items()
     }
 
 
-def _interpolated(places: dict[int, float], size: int, share: float) -> float:
+def interpolated(places: Mapping[int, float] | Sequence[float], size: int, share: float) -> float:
+    """Return what lies at a share of values that are ranked; places beside it are enough."""
     exact = share * (size - 1)
     lower = int(exact)
     upper = min(lower + 1, size - 1)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, cast
+
+from models.host_name import shown_name
 
 if TYPE_CHECKING:
     import redis
@@ -50,7 +51,7 @@ class Presence:
         """Describe the process that calls."""
         return cls(
             name=name,
-            host=socket.gethostname(),
+            host=shown_name(),
             pid=os.getpid(),
             version=_version(),
             started_at=datetime.now(UTC),

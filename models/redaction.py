@@ -41,25 +41,42 @@ _KEY_NAMES = (
     r"client_secret|client_assertion|(?:access|refresh|id)_token|assertion|code_verifier|"
     r"device_code|pass(?:word|wd)|secret|authorization"
 )
+_MECHANISM = r"(?:X?OAUTH2|OAUTHBEARER|PLAIN|LOGIN|(?:CRAM|DIGEST)-MD5|SCRAM-[A-Z0-9-]+|NTLM)"
+# What stands after AUTH, Basic and Bearer is as often an ordinary word. What is encoded in base64
+# has capitals within, digits or signs: a word in one case is none, a list of mechanisms neither.
+_WORD = r"(?:[A-Z]?[a-z]{1,20}|[A-Z]{1,20})[.-]?(?![\w.~+/=-])"
+# A token may be anything, so that after Bearer only these words are let through.
+_WORD_AFTER_BEARER = (
+    r"(?i:auth(?:entication|ori[sz]ation)|assertions?|challenges?|credentials?|mechanisms?)"
+    r"[.-]?(?![\w.~+/=-])"
+)
+_PLACEHOLDER = "PASSWORD"
+"""Stands in our sentences for the password of a URL."""
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # SQLAlchemy repeats a statement's parameters in its errors: payloads, subjects, recipients.
     (re.compile(r"\[parameters: [^\n]*"), f"[parameters: {REDACTED}]"),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|$)", re.DOTALL),
      REDACTED),
     # The password of a URL.
-    (re.compile(r"(://[^/\s:@]*:)[^/\s]*@"), r"\1***@"),
+    (re.compile(rf"(://[^/\s:@]*:)(?!{_PLACEHOLDER}@)[^/\s]*@"), r"\1***@"),
     # What SMTP's AUTH sends: "user=" and "auth=" in base64, or any initial response.
-    (re.compile(r"(?i)\b(AUTH\s+[A-Z0-9-]+\s+)(?!\[)[A-Za-z0-9+/=_-]{4,}"), rf"\1{REDACTED}"),
+    (re.compile(
+        rf"\b((?i:AUTH\s+[A-Z0-9-]+\s+))(?!\[|user=|{_MECHANISM}(?![\w+/=-])|{_WORD})"
+        r"[A-Za-z0-9+/=_-]{4,}"
+    ), rf"\1{REDACTED}"),
     (re.compile(r"dXNlcj[A-Za-z0-9+/=]{16,}"), REDACTED),
     # Signed (three parts) and encrypted (five parts) web tokens.
     (re.compile(r"eyJ[\w-]{4,}(?:\.[\w-]*){1,4}"), REDACTED),
-    (re.compile(r"(?i)\b(bearer|basic)\s+(?!\[)[\w.~+/=-]{8,}"), rf"\1 {REDACTED}"),
+    (re.compile(rf"\b((?i:bearer))\s+(?!\[|{_WORD_AFTER_BEARER})[\w.~+/=-]{{8,}}"),
+     rf"\1 {REDACTED}"),
+    (re.compile(rf"\b((?i:basic))\s+(?!\[|{_WORD})[\w.~+/=-]{{8,}}"), rf"\1 {REDACTED}"),
     # Refresh tokens and authorization codes of Entra, and its client secrets.
     (re.compile(r"\b[01]\.A[\w-]{20,}(?:\.[\w.-]*)*"), REDACTED),
     (re.compile(r"[\w~.-]{3}\dQ~[\w~.-]{31,34}"), REDACTED),
     # "name=value" and "name": "value", in forms, queries and JSON; the parameter "code" only in
     # a query, as the word is common elsewhere.
-    (re.compile(rf"""(?i)((?:{_KEY_NAMES})\\?["']?\s*[=:]\s*\\?["']?)(?!\[|\*)[^\s"'&,;}}\\]+"""),
+    (re.compile(rf"""(?i)((?:{_KEY_NAMES})\\?["']?\s*[=:]\s*\\?["']?)"""
+                rf"""(?!\[|\*|`alertpost )[^\s"'&,;}}\\]+"""),
      rf"\1{REDACTED}"),
     (
         # The number of an error in a link of Microsoft's is not one that buys a token.
@@ -77,6 +94,9 @@ _SUSPECT = re.compile(
 _ADDRESS = re.compile(
     r"""("(?:[^"\\\n]|\\[^\n]){0,64}"|[^\s<>()\[\],;:"'@\\/=]{1,64})@((?:[^\W_](?:[\w-]*[^\W_])?\.)*[^\W_][\w-]+)"""
 )
+
+_EXAMPLE = "example.com"
+"""Nobody has a mailbox there (RFC 2606 section 3): it stands in our sentences for a domain."""
 
 
 def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,6 +139,8 @@ def shorten_address(address: str) -> str:
 
 
 def _shorter(found: re.Match[str]) -> str:
+    if found[2] == _EXAMPLE or found[1] == _PLACEHOLDER:
+        return found[0]
     local = found[1].lstrip('"')
     return f"{local[:1].rstrip('*')}***@{found[2]}"
 

@@ -80,6 +80,20 @@ class RedisKeys:
         """Sorted set of the workers that live, by the moment in ms until which each is known to."""
         return f"{self.prefix}:workers"
 
+    def begun(self, worker: str) -> str:
+        """Hash of which submission each visit of a worker has begun last."""
+        return f"{self.prefix}:begun:{worker}"
+
+    @property
+    def clocks(self) -> str:
+        """What the deciding clocks showed last, all at one time; see ``workers.clock_pair``."""
+        return f"{self.prefix}:clocks"
+
+    @property
+    def unrecorded(self) -> str:
+        """Hash of what workers cannot record, by their names; see ``models.unrecorded``."""
+        return f"{self.prefix}:unrecorded"
+
     def token(self, mailbox_id: UUID) -> str:
         """The access token that all workers share, encrypted."""
         return f"{self.prefix}:token:{mailbox_id}"
@@ -96,6 +110,10 @@ class RedisKeys:
     def clock_set(self) -> str:
         """Exists for moments after Redis was made to forget because its clock was set."""
         return f"{self.prefix}:clock-set"
+
+    def probe(self, name: str) -> str:
+        """Written and deleted by whoever looks whether Redis takes what is written."""
+        return f"{self.prefix}:probe:{name}"
 
     @property
     def wanted(self) -> str:

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from models.database import read, write
+from models.errors import NewerSchema
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -25,24 +26,56 @@ def upgrade(engine: Engine) -> None:
     Several processes may call this at once: one migrates, the others wait and find it done.
 
     Raises:
+        NewerSchema: The tables are those of a newer version.
         StoreUnavailable: The database is away or cannot be written.
     """
     from alembic import command  # noqa: PLC0415 - see _config
 
     with write(engine) as conn, _alone(conn):
+        # Before Alembic meets a revision that it does not have.
+        _is_current(conn)
         config = _config()
         config.attributes["connection"] = conn
         command.upgrade(config, "head")
 
 
 def is_current(engine: Engine) -> bool:
-    """Tell whether the tables are those that this version expects."""
-    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415 - see _config
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    """
+    Tell whether the tables are those that this version expects.
 
-    expected = set(ScriptDirectory.from_config(_config()).get_heads())
+    Raises:
+        NewerSchema: They are those of a newer version.
+        StoreUnavailable: The database is away.
+    """
     with read(engine) as conn:
-        return set(MigrationContext.configure(conn).get_current_heads()) == expected
+        return _is_current(conn)
+
+
+def _is_current(conn: Connection) -> bool:
+    if not inspect(conn).has_table("alembic_version"):
+        return False
+    found = set(conn.execute(text("SELECT version_num FROM alembic_version")).scalars())
+    unknown = found - set(_numbers())
+    if unknown:
+        raise NewerSchema(
+            f"the database's tables are of a newer alertpost (schema {', '.join(sorted(unknown))}) "
+            f"than this program (schema {newest()}): run that version, or a later one"
+        )
+    return found == {newest()}
+
+
+def newest() -> str:
+    """
+    Name the last migration.
+
+    By its file's number, as Alembic takes as long to load as a listing takes to print; a test
+    holds the two together.
+    """
+    return max(_numbers())
+
+
+def _numbers() -> list[str]:
+    return [path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")]
 
 
 def _config() -> Config:

@@ -36,8 +36,11 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from models import proxies
 from models.addresses import parse_address
 from models.errors import ConfigurationError, VaultError
+from models.host_name import is_domain, is_literal
+from models.postgresql_url import POOLER, read_url
 from models.quota import DayLimits
 from models.vault import parse_key
 
@@ -48,9 +51,9 @@ PREFIX = "ALERTPOST_"
 _GROUP = "__"
 _DOTENV = ".env"
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]*[a-z0-9])?")
-_BESIDE_FILE = ("database_url", "redis_url", "secret_keys")
+_BESIDE_FILE = ("database_url", "redis_url", "secret_keys", "https_proxy")
 """Settings that may hold a secret, hence may also come from a file."""
-_UNDISCLOSED = (*_BESIDE_FILE, "public_url")
+_UNDISCLOSED = (*_BESIDE_FILE, "public_url", "https_proxy")
 """Settings whose value no error message repeats."""
 
 # Kubernetes announces a service called "alertpost…" to every container beside it with variables
@@ -73,10 +76,13 @@ def _database_url(value: str) -> str:
         "sqlite", "postgresql", "postgresql+psycopg", "postgres",
     }:  # fmt: skip
         raise ValueError(
-            "must be postgresql://user:password@host/database or sqlite:///path/to/file, "
+            "must be postgresql://user:PASSWORD@host/database or sqlite:///path/to/file, "
             "or empty for a file in ALERTPOST_DATA_DIR"
         )
-    if scheme == "sqlite" and not rest.strip("/"):
+    if scheme != "sqlite":
+        read_url(value)
+        return value
+    if not rest.strip("/"):
         raise ValueError("names no file; write sqlite:///relative/path or sqlite:////absolute/path")
     _check_url(value)
     return value
@@ -122,6 +128,17 @@ def _check_url(value: str) -> Any:
             "is not a URL; a user or password with special characters must be percent-encoded"
         ) from None
     return parts
+
+
+def _ehlo_name(value: str) -> str:
+    name = value.strip()
+    if not name or is_domain(name) or is_literal(name):
+        return name
+    raise ValueError(
+        "must be a domain name of letters, digits and hyphens, such as mail.example.com, or an "
+        "address in brackets, such as [192.0.2.1] or [IPv6:2001:db8::1]; or empty for the "
+        f"machine's own name, not {name[:40]!r}"
+    )
 
 
 def _bare_address(value: str) -> str:
@@ -247,8 +264,8 @@ class SmtpSettings(_Group):
     connect_timeout_seconds: Seconds = 15.0
     command_timeout_seconds: Seconds = 30.0
     data_timeout_seconds: Seconds = 300.0
-    ehlo_name: Annotated[str, Field(max_length=255, pattern=r"^[!-~]*$")] = ""
-    """Empty: the machine's name, or [127.0.0.1] where it has none."""
+    ehlo_name: Annotated[str, AfterValidator(_ehlo_name)] = ""
+    """Empty: the machine's name, or [127.0.0.1] where that is no full domain name."""
     max_message_bytes: Annotated[int, Field(ge=1024)] = 36_700_160
     """35 MiB, what Exchange Online takes from a client."""
 
@@ -347,6 +364,11 @@ class Settings(BaseSettings):
 
     database_url: Annotated[str, AfterValidator(_database_url)] = ""
     """Empty: the SQLite file ``alertpost.db`` in ``data_dir``."""
+    database_pooler: Literal["auto", "transaction", "none"] = "auto"
+    """
+    What stands before PostgreSQL: ``transaction`` for a pooler that gives each transaction another
+    session; ``auto`` finds it out.
+    """
     redis_url: Annotated[str, AfterValidator(_redis_url)] = ""
     """Empty: an embedded server that keeps its data in ``data_dir``."""
     redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")] = "alertpost"
@@ -364,6 +386,8 @@ class Settings(BaseSettings):
     """Certificate authorities to trust instead of the system's, in PEM."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = ()
     """Hosts that secrets and tokens may go to, beside Microsoft's and this machine itself."""
+    https_proxy: Annotated[str, AfterValidator(proxies.checked)] = ""
+    """By which the sign-in service is asked; empty: as HTTPS_PROXY and NO_PROXY say."""
     operator_mailbox: Annotated[str, AfterValidator(_bare_address)] = ""
     """The mailbox from which the provider is warned; empty: nobody is warned by mail."""
     operator_to: Annotated[
@@ -438,7 +462,10 @@ class Settings(BaseSettings):
         """Where SQL is, with the driver that we ship; holds the password."""
         if not self.database_url:
             return f"sqlite:///{(self.data_dir / 'alertpost.db').absolute()}"
-        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.database_url)
+        url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.database_url)
+        if self.database_pooler == "auto" or not url.startswith("postgresql"):
+            return url
+        return f"{url}{'&' if '?' in url else '?'}{POOLER}={self.database_pooler}"
 
     @property
     def embedded_redis(self) -> bool:
@@ -450,6 +477,7 @@ class Settings(BaseSettings):
         shown: dict[str, object] = self.model_dump(mode="json", exclude={"secret_keys"})
         shown["database_url"] = masked_url(self.database_url)
         shown["redis_url"] = masked_url(self.redis_url)
+        shown["https_proxy"] = proxies.masked(self.https_proxy)
         shown["secret_keys"] = len(self.secret_keys)
         return shown
 

@@ -103,6 +103,19 @@ class Words(TypeDecorator[str]):
         return plain_name(value, limit) if self.name else plain(value, limit)
 
 
+class AsText(Words):
+    """A text that stands in no column: what a value is cast to, or one beside such a value."""
+
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:  # noqa: ARG002, D102
+        # Neither database takes a collation in a cast.
+        return Text()
+
+
 class Answer(Words):
     """What a server said, or what was said of it."""
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import ConfigDict
 from sqlalchemy import JSON, DateTime, Index, LargeBinary, Text, UniqueConstraint, false, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -55,7 +56,12 @@ def _created() -> Any:
     return Field(default_factory=_now, sa_type=UtcDateTime, nullable=False)
 
 
-class AppRegistration(SQLModel, table=True):
+class _Table(SQLModel):
+    # Nothing makes objects of these classes: their validators would cost each command 0.2 s.
+    model_config = ConfigDict(defer_build=True)  # type: ignore[assignment]  # pydantic's own will do
+
+
+class AppRegistration(_Table, table=True):
     """A client id, which may serve many tenants; its secrets and certificates are rows apart."""
 
     __tablename__ = "app_registration"
@@ -68,7 +74,7 @@ class AppRegistration(SQLModel, table=True):
     created_at: datetime = _created()
 
 
-class AppCredential(SQLModel, table=True):
+class AppCredential(_Table, table=True):
     """One secret or certificate of an app registration; in a rotation two stand side by side."""
 
     __tablename__ = "app_credential"
@@ -93,7 +99,7 @@ class AppCredential(SQLModel, table=True):
     """Entra's code and trace id."""
 
 
-class Tenant(SQLModel, table=True):
+class Tenant(_Table, table=True):
     """A customer organisation; overrides are None where the cloud's own value holds."""
 
     __tablename__ = "tenant"
@@ -128,7 +134,7 @@ class Tenant(SQLModel, table=True):
     created_at: datetime = _created()
 
 
-class Mailbox(SQLModel, table=True):
+class Mailbox(_Table, table=True):
     """A sender account. Microsoft's limits hold per account that signs in, parking per mailbox."""
 
     __tablename__ = "mailbox"
@@ -173,7 +179,7 @@ class Mailbox(SQLModel, table=True):
     created_at: datetime = _created()
 
 
-class Grant(SQLModel, table=True):
+class Grant(_Table, table=True):
     """What a consent gave: MSAL's token cache, encrypted."""
 
     __tablename__ = "grant"
@@ -193,7 +199,7 @@ class Grant(SQLModel, table=True):
     refreshed_at: datetime | None = _time(nullable=True)
 
 
-class Delivery(SQLModel, table=True):
+class Delivery(_Table, table=True):
     """The row that an accepted alert e-mail becomes; it carries the state."""
 
     __tablename__ = "delivery"
@@ -273,7 +279,7 @@ class Delivery(SQLModel, table=True):
     replayed: int = 0
 
 
-class ContentPiece(SQLModel, table=True):
+class ContentPiece(_Table, table=True):
     """
     A piece of a large content: see ``large_content``.
 
@@ -288,7 +294,7 @@ class ContentPiece(SQLModel, table=True):
     octets_encrypted: bytes = Field(sa_type=LargeBinary)
 
 
-class Attempt(SQLModel, table=True):
+class Attempt(_Table, table=True):
     """One row for each try."""
 
     __tablename__ = "attempt"
@@ -319,7 +325,7 @@ class Attempt(SQLModel, table=True):
     refused: dict[str, str] | None = Field(default=None, sa_type=Answers)
 
 
-class ConsentLink(SQLModel, table=True):
+class ConsentLink(_Table, table=True):
     """A link by which a customer's administrator connects a mailbox; one at a time holds."""
 
     __tablename__ = "consent_link"
@@ -347,7 +353,7 @@ class ConsentLink(SQLModel, table=True):
     """When somebody withdrew it, or made another one for the same mailbox."""
 
 
-class SignIn(SQLModel, table=True):
+class SignIn(_Table, table=True):
     """A sign-in that was begun by a link and waits for its callback, which any process may get."""
 
     __tablename__ = "sign_in"
@@ -362,7 +368,7 @@ class SignIn(SQLModel, table=True):
     used_at: datetime | None = _time(nullable=True)
 
 
-class RecipientCount(SQLModel, table=True):
+class RecipientCount(_Table, table=True):
     """Recipients that one account, or one tenant's external ones, reached within a short time."""
 
     __tablename__ = "recipient_count"
@@ -377,7 +383,7 @@ class RecipientCount(SQLModel, table=True):
     recipients: int
 
 
-class FormerAccount(SQLModel, table=True):
+class FormerAccount(_Table, table=True):
     """An account that signed in for a mailbox until another one took over; see ``accounts``."""
 
     __tablename__ = "former_account"
@@ -389,7 +395,7 @@ class FormerAccount(SQLModel, table=True):
     ended_at: datetime = _time()
 
 
-class HandMail(SQLModel, table=True):
+class HandMail(_Table, table=True):
     """A connection that a command borrowed, and the mail it sent by hand; see ``hand_mails``."""
 
     __tablename__ = "hand_mail"
@@ -408,7 +414,7 @@ class HandMail(SQLModel, table=True):
     ended_at: datetime | None = _time(nullable=True)
 
 
-class RedisMemoryRow(SQLModel, table=True):
+class RedisMemoryRow(_Table, table=True):
     """The memory of Redis that was seen last, and how often it changed; see ``redis_memory``."""
 
     __tablename__ = "redis_memory"
@@ -420,7 +426,7 @@ class RedisMemoryRow(SQLModel, table=True):
     changed_at: datetime = _time()
 
 
-class Suppression(SQLModel, table=True):
+class Suppression(_Table, table=True):
     """An address of which a server said that it takes no mail; see ``suppressions``."""
 
     __tablename__ = "suppression"
@@ -440,7 +446,7 @@ class Suppression(SQLModel, table=True):
     """Since when it is not used; None: it is only counted."""
 
 
-class HostHold(SQLModel, table=True):
+class HostHold(_Table, table=True):
     """A server that refuses the address that our workers send from; see ``host_holds``."""
 
     __tablename__ = "host_hold"
@@ -457,7 +463,7 @@ class HostHold(SQLModel, table=True):
     """When one visit may try; moved on by whoever takes the turn."""
 
 
-class AuditEntry(SQLModel, table=True):
+class AuditEntry(_Table, table=True):
     """Who did what, when and why."""
 
     __tablename__ = "audit_entry"
@@ -473,7 +479,7 @@ class AuditEntry(SQLModel, table=True):
     detail: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
 
 
-class ToldWarning(SQLModel, table=True):
+class ToldWarning(_Table, table=True):
     """
     A warning that was mailed to the operator, so that nobody is told twice.
 

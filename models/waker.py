@@ -11,12 +11,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from models import wakeup
+from models.redis_trouble import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from uuid import UUID
 
     from models.redis_keys import RedisKeys
+    from models.redis_trouble import RedisTrouble
 
 _log = structlog.get_logger()
 
@@ -105,8 +107,13 @@ class Waker:
 
     @property
     def away(self) -> bool:
-        """Whether Redis did not answer when it was asked last."""
+        """Whether Redis took no wake-up when it was asked last; ``trouble`` says why."""
         return self._breaker.is_open
+
+    @property
+    def trouble(self) -> RedisTrouble | None:
+        """Why Redis took no wake-up when it was asked last; None where it did."""
+        return self._breaker.trouble
 
     def close(self) -> None:
         """Close the connections."""
@@ -136,6 +143,7 @@ class _Breaker:
         self._lock = threading.Lock()
         self._rest_seconds = 0.0
         self._try_at = 0.0
+        self.trouble: RedisTrouble | None = None
 
     @property
     def is_open(self) -> bool:
@@ -152,17 +160,20 @@ class _Breaker:
             return True
 
     def failed(self, error: redis.RedisError) -> None:
+        trouble = explained(error)
         with self._lock:
             first = not self._rest_seconds
+            self.trouble = trouble
             doubled = max(_FIRST_REST_SECONDS, 2 * self._rest_seconds)
             self._rest_seconds = min(_LONGEST_REST_SECONDS, doubled)
             self._try_at = self._clock() + self._rest_seconds
         if first:
-            _log.warning("wakeups_stopped", reason=str(error), next_step="the sweep wakes lanes")
+            _log.warning("wakeups_stopped", reason=trouble.text, next_step="the sweep wakes lanes")
 
     def worked(self) -> None:
         with self._lock:
             again = bool(self._rest_seconds)
             self._rest_seconds = 0.0
+            self.trouble = None
         if again:
             _log.info("wakeups_resumed")

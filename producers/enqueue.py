@@ -5,7 +5,8 @@ The Python door: an alert e-mail in, a committed delivery out, then a wake-up.
     receipt = enqueue(AlertEmail(tenant="contoso", to=["ops@contoso.example"], …))
 
 When the call returns, the alert is committed: no crash of any process loses it, nor does the loss
-of Redis. Where SQL is away it raises ``StoreUnavailable`` and nothing was accepted.
+of Redis. Where SQL is away, or refuses for any reason, it raises ``StoreUnavailable`` and nothing
+was accepted.
 """
 
 from __future__ import annotations
@@ -21,11 +22,20 @@ from sqlalchemy import Connection, Engine, and_, or_, select
 
 from models import contents, database, intake, intake_checks, routes
 from models.alert import AlertEmail
-from models.database import create_engine_from, read, write
-from models.errors import AlertpostError, InvalidAlert, NotFound, RouteGone, StoreUnavailable
+from models.database import create_engine_from, missing_file
+from models.errors import (
+    AlertpostError,
+    ConfigurationError,
+    InvalidAlert,
+    NotFound,
+    RouteGone,
+    StoreUnavailable,
+)
 from models.intake import NewDelivery, Receipt
 from models.moves import DELIVERY
 from models.new_delivery import new_delivery
+from models.outages import wholly_translated
+from models.producing import read, write
 from models.redis_keys import RedisKeys
 from models.settings import Settings
 from models.severity import Severity
@@ -63,7 +73,18 @@ class Producer:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Producer:
-        """Build a producer from settings; connections are opened when they are needed."""
+        """
+        Build a producer from settings; connections are opened when they are needed.
+
+        Raises:
+            ConfigurationError: A setting is wrong, or there is no SQLite file; none is made.
+        """
+        missing = missing_file(settings.sqlalchemy_url)
+        if missing is not None:
+            raise ConfigurationError(
+                f"there is no database at {missing}; set ALERTPOST_DATA_DIR or "
+                "ALERTPOST_DATABASE_URL to that of the installation, or run `alertpost init`"
+            )
         waker = None
         if settings.redis_url:
             waker = Waker(settings.redis_url, RedisKeys(settings.redis_prefix))
@@ -185,7 +206,8 @@ class Producer:
     def _store(self, deliveries: list[NewDelivery], store: _Store) -> list[Receipt]:
         """Store large contents ahead, then the rest; remove again what was in vain."""
         large = [new.large for new in deliveries if new.large is not None]
-        stored = contents.store_ahead(self._engine, large)
+        with wholly_translated():
+            stored = contents.store_ahead(self._engine, large)
         try:
             receipts = store(deliveries, stored)
         except StoreUnavailable:
@@ -199,7 +221,7 @@ class Producer:
 
     def _forget(self, delivery_ids: frozenset[UUID]) -> None:
         # What was decided stands: if SQL is away by now, the workers remove it one day.
-        with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable), wholly_translated():
             contents.forget(self._engine, delivery_ids)
 
     def _route(self, alert: AlertEmail, known: routes.Routes) -> routes.Route:

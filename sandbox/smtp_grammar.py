@@ -20,7 +20,12 @@ _LOCAL_AT_MOST = 64
 _ADDRESS_AT_MOST = 254
 _RESERVED = ("test", "example", "invalid", "localhost")
 _RESERVED_SECOND = ("example.com", "example.net", "example.org")
-_HELLO = re.compile(rb"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?|\[[0-9A-Za-z.:]+\]")
+_HELLO_LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HELLO = re.compile(
+    rb"%(label)b(?:\.%(label)b)*|\[(?:\d{1,3}(?:\.\d{1,3}){3}|(?i:IPv6):[0-9A-Fa-f:.]+)\]"
+    % {b"label": _HELLO_LABEL}
+)
+_HELLO_AT_MOST = 255
 
 
 class Path(NamedTuple):
@@ -97,8 +102,8 @@ def _is_reserved(domain: str) -> bool:
 
 
 def is_hello_name(name: bytes) -> bool:
-    """Say whether EHLO's argument is a host name or an address in brackets."""
-    return _HELLO.fullmatch(name) is not None
+    """Say whether EHLO's argument is a domain name or an address in brackets (RFC 5321, 4.1.3)."""
+    return len(name) <= _HELLO_AT_MOST and _HELLO.fullmatch(name) is not None
 
 
 def read_xoauth2(encoded: bytes) -> Credentials | None:

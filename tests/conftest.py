@@ -6,6 +6,7 @@ pytest_plugins = [
     "tests.fixtures.databases",
     "tests.fixtures.foreign_provider",
     "tests.fixtures.log_state",
+    "tests.fixtures.pgbouncer",
     "tests.fixtures.redis_server",
     "tests.fixtures.whole",
 ]

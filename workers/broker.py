@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import redis
+import structlog
 from dramatiq import Message, MessageProxy
 from dramatiq.asyncio import EventLoopThread, set_event_loop_thread
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
@@ -24,11 +25,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from models import wakeup
+from models.redis_trouble import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from workers.room import Room
+
+log = structlog.get_logger()
 
 # Far longer than a consumer blocks (Dramatiq's worker timeout, 1 s), or the socket would give up
 # first; short enough to notice a server that accepts connections and says nothing.
@@ -105,6 +109,8 @@ class WokenBroker(RedisBroker):
         self.room = room
         # Acknowledgements that Redis was not there to hear, by queue.
         self.owed: defaultdict[str, deque[str]] = defaultdict(deque)
+        self._deaf: set[str] = set()
+        self._deaf_lock = threading.Lock()
 
     def consume(
         self, queue_name: str, prefetch: int = 1, timeout: int = 5000
@@ -117,13 +123,37 @@ class WokenBroker(RedisBroker):
         """Close all connections to Redis."""
         self.client.close()
 
+    def unheard(self, queue_name: str, error: redis.RedisError) -> None:
+        """Log that wake-ups cannot be fetched: once, for all queues and however often it fails."""
+        with self._deaf_lock:
+            first = not self._deaf
+            self._deaf.add(queue_name)
+        if first:
+            trouble = explained(error)
+            log.warning("wakeups_unheard", reason=trouble.text, next_step=trouble.next_step)
+
+    def heard(self, queue_name: str) -> None:
+        """Log that they can be fetched again, once that is so for all queues."""
+        if queue_name not in self._deaf:
+            return
+        with self._deaf_lock:
+            self._deaf.discard(queue_name)
+            last = not self._deaf
+        if last:
+            log.info("wakeups_heard")
+
 
 @contextmanager
-def _connection_loss() -> Iterator[None]:
-    """Tell Dramatiq of a lost connection, time-outs included, so that it connects again."""
+def _loss(broker: WokenBroker, queue_name: str) -> Iterator[None]:
+    """
+    Tell Dramatiq of a lost connection, time-outs and refusals included, so that it tries again.
+
+    Of any other error it would log the trace, for each queue every three seconds.
+    """
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except redis.RedisError as error:
+        broker.unheard(queue_name, error)
         raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
 
 
@@ -139,7 +169,7 @@ class _HintConsumer(_RedisConsumer):
         self._room = threading.Event()
 
     def __next__(self) -> MessageProxy | None:
-        with _connection_loss():
+        with _loss(self.broker, self.queue_name):
             while True:
                 if not self.message_cache:
                     self.message_cache = self._fetch_or_wait()
@@ -171,7 +201,7 @@ class _HintConsumer(_RedisConsumer):
         """
         try:
             self.broker.do_ack(self.queue_name, message.options["redis_message_id"])
-        except (redis.ConnectionError, redis.TimeoutError):
+        except redis.RedisError:
             self.broker.owed[self.queue_name].append(message.options["redis_message_id"])
         finally:
             self.queued_message_ids.discard(message.message_id)
@@ -183,7 +213,7 @@ class _HintConsumer(_RedisConsumer):
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Hand back what was fetched and not started."""
-        with _connection_loss():
+        with _loss(self.broker, self.queue_name):
             super().requeue(messages)  # type: ignore[no-untyped-call]
 
 
@@ -208,7 +238,9 @@ class WokenConsumer(_HintConsumer):
                 # Long visits: without a sign of life others would take us for dead.
                 self._fetch(0)
             return []
-        return self._fetch(room) or (self._fetch(room) if self._woken() else [])
+        fetched = self._fetch(room) or (self._fetch(room) if self._woken() else [])
+        self.broker.heard(self.queue_name)
+        return fetched
 
     def _woken(self) -> bool:
         """
@@ -235,4 +267,6 @@ class DelayedConsumer(_HintConsumer):
             return []
         self._fetch_at = time.monotonic() + _DELAYED_FETCH_SECONDS
         room = self.prefetch - self.outstanding_message_count
-        return self._fetch(max(0, room))
+        fetched = self._fetch(max(0, room))
+        self.broker.heard(self.queue_name)
+        return fetched

@@ -104,5 +104,14 @@ class RedisClock:
         if not step:
             return False
         log.warning("clock_was_set", whose="redis", seconds=round(step, 1))
-        await self._forget(keys=[self._mark], args=[self._ours, _FORGOTTEN_MS])
+        await self.forget()
         return True
+
+    async def forget(self) -> None:
+        """
+        Make Redis forget all that is ours.
+
+        Raises:
+            RedisError: Redis is away.
+        """
+        await self._forget(keys=[self._mark], args=[self._ours, _FORGOTTEN_MS])

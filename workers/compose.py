@@ -106,7 +106,7 @@ def compose(
     """
     look_again(alert)
     if not _MESSAGE_ID.fullmatch(message_id) or len(message_id) > MAX_MESSAGE_ID:
-        raise ValueError("message_id is not of the form <left@right>")
+        raise ValueError("message_id is not of the form <id@example.com>")
     origin = _origin(sender, sender_name)
     smtputf8 = origin.needs_smtputf8 or alert.needs_smtputf8
     if smtputf8 and not (server_has_smtputf8 and server_has_8bitmime):

@@ -28,6 +28,7 @@ import msal
 
 from models.app_registrations import Credential
 from models.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from models.proxies import Proxies
 from models.scrubbing import scrub_values
 from models.secret_routes import NO_OTHERS, AllowedHosts, RouteGuard
 from models.senders import Sender
@@ -120,8 +121,11 @@ class Entra:
         timeout_seconds: float,
         hosts: AllowedHosts = NO_OTHERS,
         guard: RouteGuard | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
-        self._http = EntraHttp(ca_file=ca_file, timeout_seconds=timeout_seconds, hosts=hosts)
+        self._http = EntraHttp(
+            ca_file=ca_file, timeout_seconds=timeout_seconds, hosts=hosts, proxies=proxies
+        )
         self._guard = guard
 
     def refresh(

@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 import math
+import re
 import ssl
 import threading
 import time
@@ -27,6 +28,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from models.errors import ConfigurationError, CredentialRejected, TokenUnavailable
+from models.proxies import Proxies, Proxy
 from models.scrubbing import scrub_values
 from models.secret_routes import NO_OTHERS, AllowedHosts
 
@@ -45,6 +47,9 @@ _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 _OK = 200
 _BAD_REQUEST = 400
+_PROXY_SIGN_IN = 407
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+"""How Python's http.client says what a proxy answered to CONNECT."""
 
 _SECRET_FIELDS = frozenset(
     {
@@ -76,13 +81,20 @@ class EntraHttp:
             REQUESTS_CA_BUNDLE, which ``requests`` would let win) does not count.
         timeout_seconds: For a request with its answer.
         hosts: Which may be asked, also where a provider's own document names another.
+        proxies: Which proxy leads to a server; None: as the environment says.
     """
 
     def __init__(
-        self, *, ca_file: str, timeout_seconds: float, hosts: AllowedHosts = NO_OTHERS
+        self,
+        *,
+        ca_file: str,
+        timeout_seconds: float,
+        hosts: AllowedHosts = NO_OTHERS,
+        proxies: Proxies | None = None,
     ) -> None:
         self.hosts = hosts
         self.ca_file = ca_file
+        self.proxies = Proxies.of() if proxies is None else proxies
         self.timeout_seconds = timeout_seconds
         self.discovered: dict[str, tuple[float, Answer]] = {}
         self._context: ssl.SSLContext | None = None
@@ -210,6 +222,12 @@ class _Trusting(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._context, **options)
 
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Verify behind a proxy as without one, and the proxy itself where it speaks TLS."""
+        # Both by our context: what a proxy hands through is still Entra's own TLS.
+        options |= {"ssl_context": self._context, "proxy_ssl_context": self._context}
+        return super().proxy_manager_for(proxy, **options)
+
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ARG002
         """Demand a certificate, without loading the public roots into our context."""
         conn.cert_reqs = "CERT_REQUIRED"
@@ -222,6 +240,13 @@ def _send(http: EntraHttp, method: str, url: str, request: dict[str, Any]) -> An
     Redirects are not followed: what is posted holds the app's secret and the refresh token.
     """
     given = time.monotonic() + http.timeout_seconds
+    proxy = http.proxies.for_url(url)
+    if proxy is not None and proxy.trouble:
+        raise TokenUnavailable(
+            f"the proxy that {proxy.source} names cannot be used: it {proxy.trouble}",
+            retry_after_seconds=UNAVAILABLE_RETRY_SECONDS,
+            refusal=CredentialRejected(""),
+        )
     # A pair of numbers would give the answer no more than its own share, however quickly the
     # connection was made.
     patience = urllib3.Timeout(
@@ -234,12 +259,14 @@ def _send(http: EntraHttp, method: str, url: str, request: dict[str, Any]) -> An
             timeout=patience,  # type: ignore[arg-type]  # its adapter passes it on
             allow_redirects=False,
             stream=True,
+            # Both named: else a session would look for the other one itself.
+            proxies={} if proxy is None else {"https": proxy.url, "http": proxy.url},
             **request,
         ) as response:
             body = _read(response.raw, until=given)
             return Answer(response.status_code, body, dict(response.headers))
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise _unreachable(http, url, error) from error
+        raise _unreachable(http, url, proxy, error) from error
 
 
 def _read(raw: Any, *, until: float) -> str:
@@ -282,22 +309,53 @@ def _without(answer: Answer, secrets: set[str]) -> Answer:
     return replace(answer, text=json.dumps(scrub_values(value, secrets)))
 
 
-def _unreachable(http: EntraHttp, url: str, error: BaseException) -> TokenUnavailable:
+def _unreachable(
+    http: EntraHttp, url: str, proxy: Proxy | None, error: BaseException
+) -> TokenUnavailable:
     host = urlsplit(url).netloc
-    if isinstance(error, requests.exceptions.SSLError):
+    by_way = "" if proxy is None else f" through the proxy {proxy}"
+    if proxy is not None and _is_of_proxy(error):
+        reason = _proxy_trouble(host, proxy, error)
+    elif isinstance(error, requests.exceptions.SSLError):
         reason = (
             f"the sign-in service {host} has no certificate that we trust ({_innermost(error)}); "
             f"check the CA file {http.ca_file}"
         )
+        if proxy is not None:
+            reason += f", and whether the proxy {proxy} opens TLS to look inside"
     elif isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
         reason = (
             f"the sign-in service {host} did not answer within {http.timeout_seconds:g} seconds"
+            f"{by_way}"
         )
     else:
-        reason = f"the sign-in service {host} cannot be reached ({_innermost(error)})"
+        reason = f"the sign-in service {host} cannot be reached{by_way} ({_innermost(error)})"
     return TokenUnavailable(
         reason, retry_after_seconds=UNAVAILABLE_RETRY_SECONDS, refusal=CredentialRejected("")
     )
+
+
+def _is_of_proxy(error: BaseException) -> bool:
+    """Tell whether the proxy itself is what failed, not what is behind it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)):
+            return True
+        seen = _inner(seen)
+    return False
+
+
+def _proxy_trouble(host: str, proxy: Proxy, error: BaseException) -> str:
+    said = _innermost(error)
+    status = _TUNNEL.search(said)
+    if status is None:
+        return f"the proxy {proxy}, by which {host} is asked, cannot be reached ({said})"
+    if int(status[1]) == _PROXY_SIGN_IN:
+        return (
+            f"the proxy {proxy} demands a sign-in ({said}): give the right user and password in "
+            f"{proxy.source}, http://user:password@host:port"
+        )
+    return f"the proxy {proxy} does not connect us to {host} ({said}): let it, or see its log"
 
 
 def _unavailable(answer: Answer) -> TokenUnavailable:
@@ -374,13 +432,17 @@ def _is_configuration(answer: Answer) -> bool:
 def _innermost(error: BaseException) -> str:
     """Say what went wrong without the layers around it, which repeat address and parameters."""
     seen: BaseException = error
-    while True:
-        inner = getattr(seen, "reason", None) or next(
-            (part for part in seen.args if isinstance(part, BaseException)), None
-        )
-        if not isinstance(inner, BaseException):
-            break
+    while (inner := _inner(seen)) is not None:
         seen = inner
     text = getattr(seen, "strerror", None) or str(seen) or type(seen).__name__
     # urllib3 begins with the object that failed.
     return (text.rpartition(">: ")[2].splitlines() or [type(seen).__name__])[0][:300]
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    inner = (
+        getattr(error, "reason", None)
+        or getattr(error, "original_error", None)
+        or next((part for part in error.args if isinstance(part, BaseException)), None)
+    )
+    return inner if isinstance(inner, BaseException) else None

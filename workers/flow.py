@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from models.large_content import Part
 from workers.base64_lines import LINE_OCTETS, base64_lines
@@ -20,6 +21,11 @@ from workers.pace import Pace
 
 WORTH_OCTETS = 64 * 1024
 """Less is not handed from thread to loop by itself: a mail may have hundreds of small files."""
+
+SHORT_OCTETS = 320 * 1024
+"""A mail of one piece is made at once; it costs little more than one that is small."""
+
+T = TypeVar("T")
 
 Segment = bytes | Part
 """What stands in the mail: octets as they are, or a part of the stored content."""
@@ -55,8 +61,14 @@ class Flow:
         Raises:
             Unread: The rest of them cannot be had.
         """
-        number = self.pace.begin()
         made = encoded(self.segments, self.open_piece)
+        if self.size <= SHORT_OCTETS:
+            try:
+                yield await self._run(b"".join, made)
+            except Exception as reason:
+                raise Unread(reason) from reason
+            return
+        number = self.pace.begin()
         ahead = self._make(made)
         try:
             while True:
@@ -76,7 +88,10 @@ class Flow:
                 await asyncio.shield(ahead)
 
     def _make(self, made: Iterator[bytes]) -> asyncio.Future[tuple[bytes | None, float]]:
-        return asyncio.get_running_loop().run_in_executor(self.executor, _timed, made)
+        return self._run(_timed, made)
+
+    def _run(self, job: Callable[[Iterator[bytes]], T], made: Iterator[bytes]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self.executor, job, made)
 
 
 class Unread(Exception):  # noqa: N818 - reads as what it is

@@ -2,23 +2,24 @@
 Says whether a worker could work here: ``python -m workers.health``, for a container's health check.
 
 It is a process of its own that looks at what a worker needs, with the worker's own settings: SQL
-answers, its schema is that of this version, Redis answers. Whether the worker itself lives is known
-by its process.
+and Redis take what is written, the schema is that of this version. Whether the worker itself lives
+is known by its process.
 """
 
 from __future__ import annotations
 
 import sys
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.exceptions import RedisError
 
-from models import schema
+from models import redis_probe, schema, sql_probe
 from models.database import create_engine_from
 from models.errors import AlertpostError, ConfigurationError, StoreUnavailable
+from models.presence import living
 from models.redaction import redact_text
+from models.redis_keys import RedisKeys
 from models.settings import Settings
+from models.unrecorded import unrecorded
 from models.vault import Vault
 
 ANSWER_SECONDS = 3.0
@@ -42,8 +43,8 @@ def check(settings: Settings) -> str:
         raise ConfigurationError("no ALERTPOST_REDIS_URL is set")
     Vault([key.get_secret_value() for key in settings.secret_keys])
     _ask_sql(settings)
-    _ask_redis(settings.redis_url)
-    return "healthy: SQL and Redis answer, the schema is current"
+    risk = _ask_redis(settings)
+    return f"healthy: SQL and Redis take what is written, the schema is current{risk}"
 
 
 def _ask_sql(settings: Settings) -> None:
@@ -55,22 +56,32 @@ def _ask_sql(settings: Settings) -> None:
             )
     finally:
         engine.dispose()
+    trouble = sql_probe.look(settings)
+    if trouble is not None:
+        raise StoreUnavailable(f"{trouble.text}; {trouble.next_step}")
 
 
-def _ask_redis(url: str) -> None:
+def _ask_redis(settings: Settings) -> str:
+    """
+    Write and delete; tell what is not as it should be although that works.
+
+    Outcomes that workers cannot record are among it: a restart would help none of them.
+    """
+    keys = RedisKeys(settings.redis_prefix)
     # Without the client's own retries: whoever runs health checks repeats them.
-    client = redis.Redis.from_url(
-        url,
-        socket_timeout=ANSWER_SECONDS,
-        socket_connect_timeout=ANSWER_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
+    client = redis_probe.client_of(settings.redis_url, seconds=ANSWER_SECONDS)
     try:
-        client.ping()
-    except redis.RedisError as error:
+        state = redis_probe.look(client, keys)
+        if state.trouble is not None:
+            raise StoreUnavailable(f"{state.trouble.text}; {state.trouble.next_step}")
+        workers = {worker.name for worker in living(client, keys)}
+        waiting = sum(one.outcomes for one in unrecorded(client, keys, workers=workers))
+    except RedisError as error:
         raise StoreUnavailable(f"Redis: {error}") from error
     finally:
         client.close()
+    told = f"; but {state.risk.text}; {state.risk.next_step}" if state.risk is not None else ""
+    return f"{told}; but {waiting} outcomes of mails cannot be recorded" if waiting else told
 
 
 def main() -> int:
@@ -79,7 +90,9 @@ def main() -> int:
         line, code = check(Settings.load()), 0
     except AlertpostError as error:
         line, code = f"unhealthy: {redact_text(' '.join(str(error).split()))}", 1
-    print(line, file=sys.stderr if code else sys.stdout)
+    # Whatever the container's encoding is, a path in it must not end this with a trace.
+    shown = line.encode("ascii", "backslashreplace").decode("ascii")
+    print(shown, file=sys.stderr if code else sys.stdout)
     return code
 
 

@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError, RedisError
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from models import app_registrations, grants
 from models.errors import (
@@ -37,7 +38,9 @@ from models.errors import (
     TokenUnavailable,
     VaultError,
 )
+from models.outages import in_short
 from models.redis_keys import RedisKeys
+from models.redis_trouble import explained
 from models.secret_routes import RouteGuard
 from models.senders import Sender
 from models.settings import LeaseSettings
@@ -292,8 +295,10 @@ class TokenLeases:
                 except _LockLost:
                     log.warning("refresh_lock_lost", mailbox_id=str(sender.mailbox_id))
         except RedisError as error:
+            trouble = explained(error)
+            how = "refuses" if trouble.answers else "is away"
             raise TokenUnavailable(
-                f"Redis is away, so no token can be shared: {error}", retry_after_seconds=2
+                f"Redis {how}, so no token can be shared: {trouble.text}", retry_after_seconds=2
             ) from error
         raise TokenUnavailable("the lock on this refresh kept being lost", retry_after_seconds=2)
 
@@ -453,8 +458,8 @@ class TokenLeases:
         Commit a rotated grant; give its version, or None where somebody wrote before us.
 
         Raises:
-            StoreUnavailable: SQL stays away; the next refresh of this process begins with what is
-                kept here.
+            StoreUnavailable: SQL stays away, or refuses it; the next refresh of this process begins
+                with what is kept here.
         """
         if grant.kind != grants.DELEGATED:
             return grant.version
@@ -473,9 +478,10 @@ class TokenLeases:
         while True:
             try:
                 won = await self._recorder.run(update)
-            except StoreUnavailable:
+            except (StoreUnavailable, SQLAlchemyError) as error:
+                # Whatever SQL answers: the provider may have taken the old grant back.
                 if self._closed or time.monotonic() > until:
-                    raise
+                    raise StoreUnavailable(in_short(error)) from error
                 await asyncio.sleep(SAVE_PAUSE_SECONDS)
             else:
                 del self._unsaved[grant.id]

@@ -7,13 +7,13 @@ Every value was looked at where it came in. Here nobody asks where it came from.
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 from models.errors import InvalidAlert, SubmissionFailed
 from models.legible import breaks_out
 from models.stages import Stage
 
-_FIELD = re.compile(r"([!-9;-~]+): [^\r\n]*(?:\r\n [^\r\n]*)*\r\n")
+_HEAD = re.compile(r"(?:[!-9;-~]+: [^\r\n]*(?:\r\n [^\r\n]*)*+\r\n)*+")
+_NAME = re.compile(r"^([^:\r\n ]*):", re.MULTILINE)
 _OWN = frozenset(
     {
         "from", "to", "cc", "reply-to", "subject", "date", "message-id", "in-reply-to",
@@ -30,15 +30,14 @@ def locked(head: str) -> str:
     Raises:
         InvalidAlert: A line is none, a header comes twice, or one has no business here.
     """
-    names: Counter[str] = Counter()
-    end = 0
-    while found := _FIELD.match(head, end):
-        names[found[1].lower()] += 1
-        if breaks_out(found[0].replace("\r\n", "")):
-            break
-        end = found.end()
+    names = [name.lower() for name in _NAME.findall(head)]
     strange = [name for name in names if name not in _OWN and not name.startswith("x-")]
-    if end != len(head) or strange or any(number > 1 for number in names.values()):
+    if (
+        strange
+        or len(names) != len(set(names))
+        or not _HEAD.fullmatch(head)
+        or breaks_out(head.replace("\r\n", ""))
+    ):
         raise InvalidAlert("headers", "would make a mail with a header that is not ours")
     return head
 

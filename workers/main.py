@@ -25,6 +25,7 @@ from sqlalchemy import Engine
 from models import logs, schema
 from models.database import LOOKUPS, create_engine_from
 from models.errors import AlertpostError, ConfigurationError, StoreUnavailable
+from models.postgresql_url import in_clear
 from models.redis_keys import RedisKeys
 from models.redis_routes import exposure, refuse_cluster
 from models.settings import Settings
@@ -174,6 +175,8 @@ def run(settings: Settings) -> int:
     actors.declare(broker, lifetime.visits)
     worker = dramatiq.Worker(broker, worker_threads=HANDS)
     log.info("settings", **settings.masked())
+    if hosts := in_clear(settings.database_url):
+        log.warning("database_in_clear", hosts=hosts, advice="add sslmode=verify-full to the URL")
     open_way = exposure(settings.redis_url)
     if open_way is not None:
         log.warning("redis_exposed", reason=open_way.text, next_step=open_way.next_step)

@@ -21,6 +21,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from models.errors import AlertpostError
+from models.redis_trouble import explained
 from workers.clock_watch import RedisClock
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Party(NamedTuple):
 
 
 class PacingUnavailable(AlertpostError, ConnectionError):  # noqa: N818 - reads as what it is
-    """Redis cannot be reached; nothing may be submitted until it is back."""
+    """Redis is away or refuses; nothing may be submitted until that is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +284,11 @@ class Pacer:
         return max(0.0, self._settled_at - time.monotonic())
 
     @property
+    def memory(self) -> RedisMemory | None:
+        """Under which memory permits are given; None where that is to be found out anew."""
+        return self._memory
+
+    @property
     def memory_age_seconds(self) -> float:
         """Since when Redis has forgotten nothing as a whole; 0.0 where nobody asked yet."""
         return 0.0 if self._memory is None else time.monotonic() - self._changed_at
@@ -353,7 +359,7 @@ class Pacer:
         try:
             memory, *wanted = await watched
         except RedisError as error:
-            raise PacingUnavailable(f"Redis: {error}") from error
+            raise PacingUnavailable(explained(error).text) from error
         return Watched(
             memory.decode(),
             frozenset(self._keys.account_of_slots(name.decode()) for name in wanted),
@@ -466,7 +472,7 @@ class Pacer:
             async with self._turn:
                 return bool(await self._seed(keys=names, args=arguments))
         except RedisError as error:
-            raise PacingUnavailable(f"Redis: {error}") from error
+            raise PacingUnavailable(explained(error).text) from error
 
     def _ask(
         self,
@@ -491,9 +497,10 @@ class Pacer:
             try:
                 replies = await self._call(batch)
             except (RedisError, PacingUnavailable) as error:
+                told = explained(error).text if isinstance(error, RedisError) else str(error)
                 for request in batch:
                     if not request.reply.done():
-                        request.reply.set_exception(PacingUnavailable(f"Redis: {error}"))
+                        request.reply.set_exception(PacingUnavailable(told))
             except BaseException:
                 # The loop is being closed: let nobody wait for ever.
                 for request in [*batch, *self._pending]:

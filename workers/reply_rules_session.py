@@ -67,6 +67,18 @@ PROTOCOL_ERROR = retry_soon(
     ),
 )
 
+EHLO_NAME_REFUSED = park(
+    "ehlo-name-refused",
+    Scope.MAILBOX,
+    Remedy.FIX_CONFIGURATION,
+    "The server does not take the name by which we greet it.",
+    "Set ALERTPOST_SMTP__EHLO_NAME to a full domain name of the machine that sends, such as"
+    " mail.example.com, or to its address in brackets, such as [192.0.2.1], and restart the"
+    " workers.",
+    # It shows at EHLO already, so looking sends no mail.
+    probe=SWITCH_PROBE,
+)
+
 MECHANISM_MISSING = park(
     "auth-mechanism-missing",
     Scope.MAILBOX,
@@ -398,12 +410,35 @@ SESSION_RULES = (
         beside=None,
         detail=words(r'"status"\s*:\s*"([^"]+)"'),
     ),
+    # [L-EXSRV] 501 5.5.4 Invalid domain name
+    ReplyRule(
+        verdict=EHLO_NAME_REFUSED,
+        text=words(
+            r"invalid domain name|domain name (?:is )?(?:not valid|invalid)|fully.qualified host"
+            r"|(?:helo|ehlo)\b.{0,30}(?:name|argument|domain|rejected)"
+            r"|(?:invalid|illegal|bad) (?:helo|ehlo|host ?name)"
+        ),
+        codes=frozenset({501, 504, 550, 553, 554}),
+        stages=frozenset({Stage.EHLO}),
+    ),
+    ReplyRule(
+        verdict=EHLO_NAME_REFUSED,
+        enhanced=enhanced("5.5.4"),
+        codes=frozenset({501}),
+        stages=frozenset({Stage.EHLO}),
+    ),
+    ReplyRule(
+        verdict=EHLO_NAME_REFUSED,
+        codes=frozenset({501}),
+        stages=frozenset({Stage.EHLO}),
+        beside=_PROTOCOL,
+    ),
     # [L-EXSRV] 500 5.3.3 Unrecognized command, 503 5.5.2 Send hello first, 501 5.5.4 …
     # At RCPT only 503 is about the sequence; the others speak of one address, which must not
     # stop the mailbox.
     ReplyRule(
         verdict=PROTOCOL_ERROR,
-        text=words(r"unrecognized command|send hello first|invalid domain name"),
+        text=words(r"unrecognized command|send hello first"),
         enhanced=enhanced("5.3.3", "5.5.1-5.5.2", "5.5.4"),
         codes=frozenset({500, 501, 502, 503}),
         stages=frozenset(Stage) - {Stage.RCPT},
@@ -418,7 +453,7 @@ SESSION_RULES = (
     ReplyRule(verdict=BUG_AUTH_PAYLOAD, codes=frozenset({501}), stages=_AUTH, beside=_PROTOCOL),
     ReplyRule(
         verdict=PROTOCOL_ERROR,
-        codes=frozenset({501, 504}),
+        codes=frozenset({504}),
         stages=frozenset({Stage.EHLO}),
         beside=_PROTOCOL,
     ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,13 +20,16 @@ from sqlalchemy import Engine
 
 from models import lane
 from models.errors import AlertpostError
+from models.host_name import shown_name
 from models.presence import Presence
+from models.proxies import Proxies
 from models.redis_keys import RedisKeys
 from models.secret_routes import AllowedHosts, RouteGuard
 from models.settings import Settings
 from models.vault import Vault
 from models.waker import Waker
 from workers.accounts import Accounts
+from workers.begun import Begun
 from workers.budget import Budget
 from workers.clock_watch import RedisClock
 from workers.connections import Connections
@@ -76,8 +78,8 @@ class Services:
 
     def __init__(self, settings: Settings, engine: Engine, *, room: Room | None = None) -> None:
         self.settings = settings
-        self.worker = f"{socket.gethostname()[:30]}-{os.getpid()}-{uuid4().hex[:6]}"
-        self.sends_from = settings.worker.sends_from or socket.gethostname()[:100]
+        self.worker = f"{shown_name()[:30]}-{os.getpid()}-{uuid4().hex[:6]}"
+        self.sends_from = settings.worker.sends_from or shown_name()
         loop = asyncio.get_running_loop()
         # An ordinary pool refuses the connection beyond its last one; this one lets callers wait.
         pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -116,8 +118,10 @@ class Services:
             PacingLimits.of(pacing),
             clock=clock,
         )
+        self.begun = Begun(self._redis, keys, worker=self.worker, memory=lambda: self.pacer.memory)
         self.accounts = Accounts(self.recorder, self.pacer, window_seconds=pacing.window_seconds)
         self._teacher = Teacher(settings, self._recent)
+        self._proxies = Proxies.of(settings.https_proxy)
         self._entra: dict[str, Entra] = {}
         self._hosts = AllowedHosts(settings.allowed_hosts)
         guard = self._guard = RouteGuard(self.vault, self._hosts)
@@ -149,6 +153,8 @@ class Services:
             claim_seconds=settings.visit.claim_seconds,
             worker=self.worker,
             bucket_seconds=self.bucket_seconds,
+            begun=self.begun,
+            redis_clock=clock,
         )
         self.keep_warm = KeepWarm(
             redis=self._redis,
@@ -170,7 +176,9 @@ class Services:
             worker=self.worker,
         )
         presence = Presence.of_this_process(self.worker, concurrency=settings.worker.concurrency)
-        self._heartbeat = Heartbeat(self._redis, keys, presence)
+        self._heartbeat = Heartbeat(
+            self._redis, keys, presence, unrecorded=self.recorder.unrecorded
+        )
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -206,6 +214,7 @@ class Services:
                 timeout_seconds=self.settings.lease.request_timeout_seconds,
                 hosts=self._hosts,
                 guard=self._guard,
+                proxies=self._proxies,
             )
         return client
 

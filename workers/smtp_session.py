@@ -23,6 +23,7 @@ from typing import cast
 import aiosmtplib
 
 from models.errors import SubmissionFailed
+from models.host_name import ehlo_name
 from models.legible import legible
 from models.scrubbing import scrub
 from models.settings import SmtpSettings
@@ -474,7 +475,7 @@ def _client(host: str, port: int, tls: ssl.SSLContext, settings: SmtpSettings) -
         use_tls=False,
         start_tls=False,  # done below, where a server that does not offer it is told apart
         tls_context=tls,
-        local_hostname=settings.ehlo_name or _own_name(),
+        local_hostname=settings.ehlo_name or ehlo_name(),
         timeout=settings.command_timeout_seconds,
     )
 
@@ -758,9 +759,3 @@ def _withheld() -> SubmissionFailed:
 
 def _stage_of(command: bytes) -> Stage:
     return {b"MAIL": Stage.MAIL, b"RCPT": Stage.RCPT, b"DATA": Stage.DATA}[command[:4]]
-
-
-def _own_name() -> str:
-    """Our EHLO name: the host's own if it is fully qualified, else the address literal."""
-    name = socket.gethostname()
-    return name if "." in name.strip(".") and name.isascii() else "[127.0.0.1]"

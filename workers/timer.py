@@ -9,6 +9,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from models.errors import AlertpostError
+from models.redis_trouble import explained
 from workers.clock_watch import RedisClock
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class Timer:
         # Hundreds of visits may end together; each call takes a connection of its own.
         self._turn = asyncio.Semaphore(_CONNECTIONS)
         self._earlier = asyncio.Event()
-        self._away = False
+        # Apart from each other: a full Redis lets alarms be taken out and none be put in.
+        self._unset = self._unheard = False
 
     async def set(self, mailbox_id: UUID, delay_ms: int) -> None:
         """
@@ -118,7 +120,10 @@ class Timer:
                 await script(keys=[self._alarms], args=args)
         except RedisError as error:
             self._lost(error)
+            self._unset = True
         else:
+            if self._unset and not self._unheard:
+                self._back()
             self._earlier.set()
 
     async def run(
@@ -149,10 +154,10 @@ class Timer:
             await self._clock.was_set(shown_ms, asked=asked)
         except RedisError as error:
             self._lost(error)
+            self._unheard = True
             return _AWAY_SECONDS
-        if self._away:
-            self._away = False
-            _log.info("alarms_resumed")
+        if self._unheard:
+            self._back()
         if due:
             try:
                 lanes = (member.decode().partition(":")[0] for member in due)
@@ -174,6 +179,11 @@ class Timer:
             earlier.cancel()
 
     def _lost(self, error: RedisError) -> None:
-        if not self._away:
-            self._away = True
-            _log.warning("alarms_stopped", reason=str(error), next_step="the sweep wakes lanes")
+        if not (self._unset or self._unheard):
+            _log.warning(
+                "alarms_stopped", reason=explained(error).text, next_step="the sweep wakes lanes"
+            )
+
+    def _back(self) -> None:
+        self._unset = self._unheard = False
+        _log.info("alarms_resumed")

@@ -6,10 +6,10 @@ A visit: what a worker does on a wake-up, from the slot to the last mail.
          → give back what is left, keep or close the connection, leave the slot
 
 Mails go strictly in the order of the claims, one at a time, and the outcome of one is committed
-before the next is submitted. So if this process dies, the first unsettled claim is the one mail
-whose fate is in doubt; the sweep relies on that. A visit that is cut short or meets a fault of ours
-leaves that one to the sweep as well if its submission had begun: it is uncertain, and the third
-time dead. Whatever was not begun is given back as it was.
+before the next is submitted. Which one that is, ``begun`` knows. So if this process dies, that is
+the one mail whose fate is in doubt; the sweep relies on that. A visit that is cut short or meets a
+fault of ours leaves that one to the sweep as well if its submission had begun: it is uncertain, and
+the third time dead. Whatever was not begun is given back as it was.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from models import host_holds, lane, suppressions
 from models.accounts import both, served_by
@@ -46,6 +47,7 @@ from models.large_content import put_together
 from models.lifecycle import ACCEPT, GIVE_UP, RETRY
 from models.mail_evidence import evidence
 from models.mailboxes import learn_max_recipients
+from models.outages import in_short
 from models.quota import RECIPIENTS, charge
 from models.repeats import repeats
 from models.severity import Severity
@@ -216,8 +218,8 @@ class Visit:
         )
 
     async def renew_claims(self) -> None:
-        """Keep the claims likewise."""
-        if not self._claims:
+        """Keep the claims likewise, with that of a mail whose outcome is not recorded yet."""
+        if not self._claims and self._settling is None:
             return
         lease_seconds = self._services.settings.visit.claim_seconds
         asked = time.monotonic()
@@ -225,12 +227,12 @@ class Visit:
             kept = await self._services.recorder.run(
                 partial(lane.renew, claimed_by=self._visit_id, lease_seconds=lease_seconds)
             )
-        except StoreUnavailable as away:
+        except (StoreUnavailable, SQLAlchemyError) as away:
             log.warning(
-                "claims_not_renewed", mailbox_id=str(self.mailbox_id), reason=str(away)[:200]
+                "claims_not_renewed", mailbox_id=str(self.mailbox_id), reason=in_short(away)[:200]
             )
             return
-        if kept >= len(self._claims):
+        if kept >= len(self._claims) + (self._settling is not None):
             self._claims_until = asked + lease_seconds
 
     async def run(self) -> VisitEnd:
@@ -322,6 +324,7 @@ class Visit:
 
         await self._end_probe()
         wish = lane.Wish(self.mailbox_id, self._visit_id, limit, only_critical)
+        self._services.begun.none_yet(self._visit_id)
         self._claims_until = time.monotonic() + settings.claim_seconds
         found = await self._services.recorder.together(
             self._services.look, lane.Look(wish, self._known_sender())
@@ -471,6 +474,8 @@ class Visit:
         session, envelope = prepared
         await self._permit(delivery)
         await self._settled()
+        # From here on it is in doubt, and the one before is not any more.
+        await self._services.begun.mark(self._visit_id, delivery.id)
         if not self._may_send():
             assert self._slot is not None
             self._slot.held = time.monotonic() < self._slot.until
@@ -482,7 +487,7 @@ class Visit:
             submitted = await session.submit(envelope, may_send=self._may_send)
         except Unread as unread:
             # Without its final dot nothing of it is out.
-            self._submitting = False
+            self._submitting = self._in_doubt = False
             self._drop_session()
             await self._content_unread(delivery, unread.reason)
         except SubmissionFailed as failed:
@@ -1149,12 +1154,14 @@ class Visit:
             )
 
     async def _settled(self) -> None:
-        settling, self._settling = self._settling, None
-        retry_seconds, self._retry_seconds = self._retry_seconds, None
-        if settling is not None:
-            await settling
+        if self._settling is not None:
+            try:
+                await self._settling
+            finally:
+                self._settling = None
             if self._went_out:
                 self._visits.faults.forget(self.mailbox_id)
+        retry_seconds, self._retry_seconds = self._retry_seconds, None
         if retry_seconds is not None:
             # It is due so long after its commit: counted from before it the alarm would be early,
             # find nothing due, and be lost.
@@ -1292,6 +1299,8 @@ class Visit:
         """Give back claims, connection and slot; see to it that the lane is looked at again."""
         clean = await self._give_back()
         await self._end_probe()
+        if clean and self._visit_id:
+            self._services.begun.forget(self._visit_id)
         try:
             may_keep = clean and not self._visits.stopping and end is not VisitEnd.GIVES_WAY
             waiting = await self._leave(

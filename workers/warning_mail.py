@@ -11,7 +11,7 @@ from itertools import groupby
 from math import ceil
 
 from models.alert import AlertEmail
-from models.expiries import Expiry, Kind, Level
+from models.expiries import Expiry, Kind, Level, days_left
 from models.explain import span_text
 from models.losses import BackMailbox, Lost
 from models.operator_mailbox import OperatorMailbox
@@ -250,7 +250,7 @@ def _when(left: timedelta) -> str:
     if left <= timedelta(0):
         return "has ended"
     if left > _DAY:
-        return f"ends in {ceil(left / _DAY)} days"
+        return f"ends in {days_left(left)} days"
     hours = ceil(left / _HOUR)
     return f"ends in {hours} {'hour' if hours == 1 else 'hours'}"
 

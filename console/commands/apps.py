@@ -10,6 +10,7 @@ from console import command_logs
 from console import verbs_apps as verbs
 from console.actor import As, actor
 from console.asking import Yes, ask
+from console.commands import apps_list
 from console.context import Context, opened
 from console.credential_files import (
     GENERATED_DAYS,
@@ -24,6 +25,7 @@ from console.credential_files import (
     or_generated,
     read_credential,
 )
+from console.credential_given import NoCheck, asks, check_given
 from console.credential_view import (
     advice,
     credential_text,
@@ -33,7 +35,8 @@ from console.credential_view import (
     print_tried,
     tell_given,
 )
-from console.output import Json, jsonable, out, print_fields, print_json, print_table
+from console.output import Json, jsonable, out, print_fields, print_json
+from console.resumed_view import tell_resumed
 from models import app_credentials, app_registrations, database
 from models.app_registrations import App, Credential
 from models.credential_standing import states
@@ -106,12 +109,14 @@ def secret(
     pfx_password_file: PfxPasswordFile = None,
     secret_expires: SecretExpires = None,
     replace: Replace = False,
+    no_check: NoCheck = False,
     who: As = None,
 ) -> None:
     """
     Give an app registration a new secret or certificate; what waited for it is sent.
 
-    The old one stays in reserve beside it: where Entra refuses the new one, it is used.
+    The old one stays in reserve beside it: where Entra refuses the new one, it is used. Where a
+    mailbox is connected, Entra is asked at once; the exit code is 1 if it takes none of them.
     """
     credential = _needed(
         read_credential(
@@ -123,12 +128,22 @@ def secret(
             pfx_password_file=pfx_password_file,
         )
     )
+    me = actor(who)
     with opened() as context:
+        ask_entra = asks(context, name, no_check=no_check)
         given, resumed = verbs.give_credential(
-            context, actor=actor(who), name=name, credential=credential, alone=replace
+            context,
+            actor=me,
+            name=name,
+            credential=credential,
+            alone=replace,
+            resume=not ask_entra,
         )
-    tell_given(given)
-    _tell_resumed(resumed)
+        tell_given(given, asked=ask_entra)
+        tell_resumed(resumed)
+        works = check_given(context, given, actor=me) if ask_entra else True
+    if not works:
+        raise typer.Exit(1)
 
 
 @app.command("certificate")
@@ -200,7 +215,7 @@ def credentials(
         if checked is not None:
             print_tried(checked.tried, checked.tenant)
         print_credentials(entry, hints)
-        _tell_resumed(checked.resumed if checked is not None else [])
+        tell_resumed(checked.resumed if checked is not None else [])
     if checked is not None and not (checked.tried and all(one.works for one in checked.tried)):
         raise typer.Exit(1)
 
@@ -232,21 +247,7 @@ def retire(
         )
 
 
-@app.command("list")
-def list_(as_json: Json = False) -> None:
-    """List app registrations, with when their secrets end."""
-    with opened() as context, read(context.engine) as conn:
-        entries = app_registrations.list_apps(conn)
-    if as_json:
-        print_json([jsonable(entry) for entry in entries])
-        return
-    print_table(
-        ("app", "client id", "credential", "tenants"),
-        [(e.name, e.client_id, credential_text(e), e.tenants) for e in entries],
-        right=("tenants",),
-        empty="There are none yet; `alertpost tenants add` makes one for a tenant, "
-        "`alertpost apps add` one to share.",
-    )
+app.command("list")(apps_list.list_)
 
 
 @app.command("show")
@@ -319,8 +320,3 @@ def _as_object(value: object) -> dict[str, object]:
     shaped = jsonable(value)
     assert isinstance(shaped, dict)
     return shaped
-
-
-def _tell_resumed(resumed: list[str]) -> None:
-    if resumed:
-        out.print(f"Sends again: {', '.join(resumed)}.", markup=False)

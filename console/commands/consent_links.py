@@ -100,10 +100,28 @@ def links(
     )
 
 
-def consents(tenant: Tenants = None, as_json: Json = False) -> None:
+def consents(
+    tenant: Tenants = None,
+    unopened: Annotated[
+        bool, typer.Option("--unopened", help="Only links that nobody has opened yet.")
+    ] = False,
+    ending: Annotated[
+        int | None,
+        typer.Option(
+            "--ending",
+            metavar="DAYS",
+            min=0,
+            help="Only links that end within so many days; with --unopened: those, too.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Show how far the consent of each mailbox has come: asked, opened, consented, lost."""
     with opened() as context:
         found = verbs.consents(context, tenants=tenant or ())
+    if unopened or ending is not None:
+        within = None if ending is None else datetime.now(UTC) + timedelta(days=ending)
+        found = verbs.links_to_look_after(found, unopened=unopened, ends_by=within)
     counts = Counter(one.consent for one in found)
     totals = {progress.value: counts[progress] for progress in Progress}
     if as_json:
@@ -122,7 +140,11 @@ def consents(tenant: Tenants = None, as_json: Json = False) -> None:
             "last answer",
         ),
         [_row(one) for one in found],
-        empty="There are no mailboxes yet. `alertpost mailboxes add TENANT ADDRESS` adds one.",
+        # The tenant shows in the address, as a rule.
+        spare=("tenant", "opened", "link until"),
+        empty="No link is so."
+        if unopened or ending is not None
+        else "There are no mailboxes yet. `alertpost mailboxes add TENANT ADDRESS` adds one.",
     )
     if found:
         told = ", ".join(f"{number} {name}" for name, number in totals.items() if number)

@@ -34,7 +34,8 @@ def serve() -> None:
     given = Settings.load()
     with ExitStack() as stack:
         context = stack.enter_context(opened())
-        settings = context.settings
+        # Without a key it could store no consent.
+        _, settings = context.vault, context.settings
         callback = callback_address(settings)
         logs.setup(settings.log, process="consents")
         if not given.secret_keys:

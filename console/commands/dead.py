@@ -245,6 +245,8 @@ def _print_letters(letters: Sequence[DeadLetter], *, empty: str) -> None:
             (letter.id, letter.died_at, letter.mailbox, letter.reason, letter.subject)
             for letter in letters
         ],
+        alike=("Tenant",),
+        spare=("Tenant", "Died"),
         empty=empty,
     )
 

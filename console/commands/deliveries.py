@@ -69,6 +69,8 @@ def list_(
         ("Id", "Age", "State", "Severity", "Tenant", "Subject"),
         [_cells(row, now) for row in found],
         right=("Age",),
+        alike=("Tenant",),
+        spare=("Tenant", "Severity", "Age"),
         empty="No delivery matches; `alertpost send` or `alertpost enqueue` makes one."
         if wanted == DeliveryFilter()
         else "No delivery matches; leave a filter out to see more.",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from rich.text import Text
 from console.actor import As, actor
 from console.doctor import rounds
 from console.doctor.access import Wish
+from console.doctor.causes import Problem, by_cause
 from console.doctor.checks import NAMES, Chain, Check, Result, exit_code, skipped
 from console.doctor.ground import surveyed
 from console.doctor.rounds import Tick
@@ -30,6 +32,7 @@ _STYLES = {
 _MARGIN = 11
 _LABEL = 23
 _NAMED = 10
+_FIRST = 3
 
 
 def doctor(
@@ -51,13 +54,22 @@ def doctor(
             help="Of an app-only mailbox: see that the app is not let in as this other one.",
         ),
     ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Ask Entra for a new token, though the present one is good."),
+    ] = False,
+    problems: Annotated[
+        bool,
+        typer.Option("--problems", help="Only what is wrong, by cause, over all that it concerns."),
+    ] = False,
     as_json: Json = False,
     who: As = None,
 ) -> None:
     """
     Look at everything that a mail needs, and say what is wrong and what mends it.
 
-    Nothing is changed, but that a token is fetched where none is good, and that the way to sign in
+    Entra is asked about each app's credentials. Nothing is changed, but that a token is fetched
+    where none is good or with --fresh, and that the way to sign in
     for a shared mailbox is kept that worked. No mail is sent without --to, which takes one of the
     mailbox's mails of this minute.
 
@@ -66,21 +78,25 @@ def doctor(
     """
     if to is not None and target is None:
         raise ConfigurationError("--to needs a tenant or a mailbox: each one sends a mail")
-    wish = Wish(actor(who), to, _checked_other(check_scope, target))
+    wish = Wish(actor(who), to, _checked_other(check_scope, target), fresh)
     checks: list[Check] = []
 
     def take(chain: Chain) -> None:
         checks.extend(chain.checks)
-        if not as_json:
+        if not as_json and not problems:
             _print_chain(chain)
 
     # On a terminal the checks themselves show how far it is.
-    with _progress(shown=err.is_terminal and (as_json or not out.is_terminal)) as tick:
+    with _progress(shown=err.is_terminal and (as_json or problems or not out.is_terminal)) as tick:
         asyncio.run(_look(target, wish, take, tick))
-    if as_json:
+    if as_json and problems:
+        print_json([asdict(one) for one in by_cause(checks)])
+    elif as_json:
         print_json([jsonable(check) for check in checks])
     else:
-        _print_sum(checks, proven=to is not None)
+        if problems:
+            _print_problems(by_cause(checks))
+        _print_sum(checks, proven=to is not None, fresh=fresh)
     raise typer.Exit(exit_code(checks))
 
 
@@ -128,7 +144,26 @@ def _seen(check: Check) -> str:
     return f"{check.seen} ({why})" if check.seen else why
 
 
-def _print_sum(checks: list[Check], *, proven: bool) -> None:
+def _print_problems(found: Sequence[Problem]) -> None:
+    for one in found:
+        many = len(one.subjects)
+        named = ", ".join(one.subjects[:_FIRST])
+        more = f" and {many - _FIRST:,} more" if many > _FIRST else ""
+        where = named if many == 1 else f"{many:,} times: {named}{more}"
+        out.print(
+            Text.assemble(
+                (f"{one.result:<{_MARGIN - 2}}", _STYLES[one.result]),
+                f"{one.name:<{_LABEL}}",
+                cell(f"{where}: {one.seen}"),
+            )
+        )
+        first = "" if many == 1 else f" (of {one.subjects[0]})"
+        for word, text in (("means", one.meaning), (f"mend{first}", one.mend)):
+            if text:
+                out.print(Text(f"{'':<{_MARGIN - 2}}{word} {cell(text)}"))
+
+
+def _print_sum(checks: list[Check], *, proven: bool, fresh: bool) -> None:
     failures = sum(check.result is Result.FAILED for check in checks)
     warnings = sum(check.result is Result.WARNING for check in checks)
     told = (
@@ -142,6 +177,8 @@ def _print_sum(checks: list[Check], *, proven: bool) -> None:
     }[exit_code(checks)]
     if proven and exit_code(checks) == 0:
         said = "Mails go out"
+    elif not fresh and exit_code(checks) == 0:
+        said += "; --fresh asks Entra for new tokens"
     wrong = dict.fromkeys(check.subject for check in checks if check.result is Result.FAILED)
     where = f" Wrong at: {', '.join([*wrong][:_NAMED])}" if wrong else ""
     more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""

@@ -30,7 +30,8 @@ def expiries(
     List client secrets, certificates and grants that end soon, with who needs them.
 
     Those that have ended are listed too, and secrets of which nobody said when they end. Exit
-    code 7: something that mailboxes need has ended, or will within DAYS.
+    code 7: something that mailboxes need has ended, will within DAYS, or is refused by Entra while
+    no other one works.
     """
     with opened() as context, read(context.engine) as conn:
         now = database.now(conn)
@@ -49,8 +50,8 @@ def expiries(
 
 def _is_shown(one: Expiry, now: datetime, span: timedelta) -> bool:
     ends = one.ends_at is None or one.level is Level.ENDED or one.ends_at - now <= span
-    # A newer credential that Entra refuses is told before the old one is near its end.
-    return ends or bool(one.note)
+    # What Entra refuses is told whatever the date says; a newer one before the old one ends.
+    return ends or bool(one.note) or bool(one.refused)
 
 
 def _print_none(known: Sequence[Expiry], within: int) -> None:

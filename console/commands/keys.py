@@ -85,6 +85,8 @@ def rotate(
             "ALERTPOST_SECRET_KEYS is set, so the keys are yours to move. " + _ORDER
         )
     with opened() as context, _progress() as progress:
+        # Where it has none, that is said before anything is made.
+        _ = context.vault
         if check:
             _tell_left(rotation.count_old(context.engine, context.vault))
             return

@@ -17,7 +17,7 @@ from console import verbs_mailboxes as verbs
 from console.actor import As, actor
 from console.asking import Force, Yes, ask
 from console.borrowed_slot import MustWait
-from console.commands import consent_links
+from console.commands import consent_links, mailboxes_list
 from console.commands.moving import import_grant, tell_connected, tell_forms
 from console.consent import CALLBACK_PATH, Callback, Redirect, pasted_parameters
 from console.context import Context, opened
@@ -29,7 +29,6 @@ from console.exchange_powershell import (
     with_permissions,
 )
 from console.next_commands import command_for
-from console.options import Tenant
 from console.output import (
     Json,
     cell,
@@ -39,8 +38,8 @@ from console.output import (
     out,
     print_fields,
     print_json,
-    print_table,
 )
+from console.resumed_view import tell_resumed
 from console.verbs_mailboxes import Connected
 from models import grants, mailboxes
 from models.auth_forms import AuthForm
@@ -324,7 +323,10 @@ def _connect_pasted(context: Context, address: str, redirect: Redirect, me: str)
         "open it in any browser; at the end that shows an error, because nothing listens at "
         f"{uri} there: copy the whole address from its address bar and paste it here"
     )
-    pasted = sys.stdin.readline()
+    try:
+        pasted = sys.stdin.readline()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError("what was pasted is no text in UTF-8") from error
     return verbs.complete(
         context, client, who, flow=flow, callback=pasted_parameters(pasted), actor=me
     )
@@ -368,7 +370,9 @@ def try_it(
     else:
         _print_ending(ending, account.entry)
         if resumed:
-            out.print(f"Sends again: {', '.join(resumed)}.", markup=False)
+            # Of the others that waited for the same cause nobody knows.
+            tell_resumed([one for one in resumed if one == account.entry.address], proven=True)
+            tell_resumed([one for one in resumed if one != account.entry.address])
         elif parked:
             out.print(
                 f"It is parked ({account.entry.park_reason}) but works: "
@@ -379,35 +383,7 @@ def try_it(
         raise typer.Exit(1)
 
 
-@app.command("list")
-def list_(
-    tenant: Tenant = None,
-    as_json: Json = False,
-) -> None:
-    """List mailboxes, with what they wait for."""
-    with opened() as context, read(context.engine) as conn:
-        entries = mailboxes.list_mailboxes(conn, tenant_slug=tenant)
-    if as_json:
-        print_json([jsonable(entry) for entry in entries])
-        return
-    print_table(
-        ("mailbox", "tenant", "standing", "reason", "waiting", "dead"),
-        [
-            (
-                f"{e.address} *" if e.is_default else e.address,
-                e.tenant_slug,
-                e.standing,
-                e.park_reason or (e.pause_reason if e.standing == "paused" else None),
-                e.waiting,
-                e.dead,
-            )
-            for e in entries
-        ],
-        right=("waiting", "dead"),
-        empty="There are no mailboxes yet. `alertpost mailboxes add TENANT ADDRESS` adds one.",
-    )
-    if entries and out.is_terminal:
-        out.print("* takes its tenant's alerts that name no mailbox", style="dim", markup=False)
+app.command("list")(mailboxes_list.list_)
 
 
 @app.command("show")
@@ -520,7 +496,15 @@ def resume_(
                 yes=yes,
             )
         resumed = verbs.resume(context, address, actor=me, reason=reason)
-    out.print(f"Sends again: {', '.join(resumed)}.", markup=False)
+        with read(context.engine) as conn:
+            entry = mailboxes.mailbox(conn, address)
+    tell_resumed(resumed)
+    if entry.grant_kind is None:
+        out.print(
+            f"Mailbox {entry.address} is not parked any more, but not connected: "
+            f"`alertpost mailboxes connect {entry.address}`.",
+            markup=False,
+        )
 
 
 def _has_browser() -> bool:

@@ -22,6 +22,7 @@ from console.moving.emailproxy import BadAccount, ProxyFile
 from console.moving.found import FoundGrant
 from console.moving.reading import read_text
 from console.output import Json, counted, jsonable, out, print_json, print_table
+from console.resumed_view import tell_resumed
 from console.shared_forms import FormsTried, has_forms, try_both
 from console.verbs_mailboxes import Connected
 from models.auth_forms import AuthForm
@@ -189,8 +190,7 @@ def tell_connected(done: Connected) -> None:
             "tells.",
             markup=False,
         )
-    if done.resumed:
-        out.print(f"Sends again: {', '.join(done.resumed)}.", markup=False)
+    tell_resumed(done.resumed)
     if done.still_parked is not None:
         out.print(
             f"It is still parked ({done.still_parked.park_reason}): "
@@ -246,6 +246,13 @@ def _chosen(accounts: Sequence[str], only: Sequence[str], auth_user: str | None)
     return chosen
 
 
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError("the passwords on standard input are no text in UTF-8") from error
+
+
 class _Passwords:
     """Gives the passwords to try for an account: those of a file, or what somebody types."""
 
@@ -253,7 +260,7 @@ class _Passwords:
         self._given: list[str] = []
         self._asks = file is None and sys.stdin.isatty()
         if file is not None:
-            text = sys.stdin.read() if file == "-" else read_text(file, "the password file")
+            text = _standard_input() if file == "-" else read_text(file, "the password file")
             self._given = list(dict.fromkeys(filter(None, text.splitlines())))
             if not self._given:
                 raise ConfigurationError(f"the password file {file} is empty")
@@ -324,6 +331,7 @@ def _tell_done(done: Sequence[Done], *, dry_run: bool, as_json: bool) -> None:
     print_table(
         ("account", "tenant", "would be" if dry_run else "is", "what"),
         [(one.account, one.tenant, one.fate, one.what) for one in done],
+        spare=("tenant",),
     )
     told = ", ".join(f"{number} {name}" for name, number in counts.items())
     out.print(f"{'Nothing was done. It would be: ' if dry_run else ''}{told}.", markup=False)

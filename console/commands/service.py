@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import redis
 import typer
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from sqlalchemy import Connection
 
 from console import key_users, processes
+from console.commands.status import first_step
 from console.context import opened
 from console.data_dir import DataDir
 from console.embedded_redis import EmbeddedRedis
+from console.installation import begun, where_to_type
 from console.output import complain, out
 from console.processes import SandboxProcess
 from console.supervisor import Supervisor
-from models import logs
+from models import logs, mailboxes, redis_probe, sql_probe, tenants
+from models.database import create_engine_from, read
 from models.errors import ConfigurationError
+from models.overview import overview
+from models.redis_keys import RedisKeys
 from models.redis_routes import refuse_cluster
+from models.redis_trouble import explained
 from models.settings import Settings
 from sandbox.defaults import DEFAULT_TENANTS
 
@@ -46,8 +54,9 @@ def up(
     """
     Run everything: Redis, SQL, workers. Ctrl-C stops it, starting again finds all as it was.
 
-    What is not set comes from the data directory (ALERTPOST_DATA_DIR, ./var): an SQLite file, a
-    key, an embedded Redis server with its data. Consent pages are served where there is an
+    What is not set comes from the data directory (--data-dir, ALERTPOST_DATA_DIR, else `var`),
+    which is made where it is missing: an SQLite file, a key, an embedded Redis server with its
+    data. Consent pages are served where there is an
     ALERTPOST_PUBLIC_URL.
     """
     given = Settings.load()
@@ -88,7 +97,8 @@ def worker(
     logs.setup(given.log, process="worker-supervisor")
     with ExitStack() as stack:
         with opened() as context:
-            settings = context.settings
+            # Without a key it could send nothing.
+            _, settings = context.vault, context.settings
         if not settings.redis_url:
             raise ConfigurationError(
                 "a worker needs Redis: set ALERTPOST_REDIS_URL, or use `alertpost up`, which "
@@ -101,6 +111,7 @@ def worker(
             )
         refuse_cluster(settings)
         _announce_keys(stack, given, settings)
+        _tell_what_refuses(settings)
         children = processes.workers(given, settings, processes=how_many, concurrency=concurrency)
         code = Supervisor(children).run()
     raise typer.Exit(code)
@@ -166,6 +177,7 @@ class _Screen:
     def show(self) -> None:
         """Print it; called once everything is ready."""
         self.shown = True
+        _tell_what_refuses(self._settings)
         masked = self._settings.masked()
         database = masked["database_url"] or self._directory.path / "alertpost.db"
         redis_at = self._server.directory if self._server else masked["redis_url"]
@@ -179,7 +191,13 @@ class _Screen:
         if self._box is not None:
             self._show_box(self._box.facts())
         else:
-            _say("Next: `alertpost tenants list`, `alertpost send --help`. Ctrl-C stops it.")
+            self._show_next(_next_step(self._settings) or "alertpost send --help")
+        _say("Ctrl-C stops it.")
+
+    def _show_next(self, *commands: str) -> None:
+        _say(f"Next, in another terminal{where_to_type(self._settings)}:")
+        for command in commands:
+            _say(f"  {begun(self._settings, command)}")
 
     def explain(self) -> None:
         """Say why it did not come up."""
@@ -189,8 +207,7 @@ class _Screen:
         if self._box is not None and not self._box.ready_file.exists():
             complain(f"it did not come up; the sandbox says: {self._box.last_words()}")
 
-    @staticmethod
-    def _show_box(facts: dict[str, Any]) -> None:
+    def _show_box(self, facts: dict[str, Any]) -> None:
         tenant, app = facts["tenants"][0], facts["apps"][0]
         account = tenant["accounts"][0]
         add = [
@@ -201,20 +218,62 @@ class _Screen:
             "--ca-file", facts["ca_file"], "--notify", account["address"],
         ]  # fmt: skip
         _say(f"  Sandbox    {facts['entra_url']}, SMTP on port {facts['smtp_port']}")
-        _say("Next, to add one of the sandbox's tenants (nothing of it is real):")
-        _say(f"  echo {shlex.quote(app['secrets'][0])} | {shlex.join(add)}")
-        _say(f"  alertpost mailboxes add {tenant['slug']} {account['address']}")
-        _say(
-            f"  alertpost mailboxes connect {account['address']}   "
-            f"# the password is {account['password']}"
-        )
+        there = _what_is_there(self._settings, tenant["slug"], account["address"])
+        begin = partial(begun, self._settings)
+        steps = {
+            _There.NOTHING: f"echo {shlex.quote(app['secrets'][0])} | {begin(shlex.join(add))}",
+            _There.TENANT: begin(f"alertpost mailboxes add {tenant['slug']} {account['address']}"),
+            _There.MAILBOX: begin(f"alertpost mailboxes connect {account['address']}")
+            + f"   # the password is {account['password']}",
+        }
+        left = [step for before, step in steps.items() if before >= there]
+        if not left:
+            self._show_next(f"alertpost mailboxes test {account['address']} --to you@example.com")
+            return
+        _say(f"Next, in another terminal{where_to_type(self._settings)},")
+        _say("to add one of the sandbox's tenants (nothing of it is real):")
+        for step in left:
+            _say(f"  {step}")
         _say("  (the browser warns of the sandbox's own certificate: go on)")
-        _say("Ctrl-C stops it.")
+
+
+class _There(IntEnum):
+    """How much of the sandbox's first mailbox is known here."""
+
+    NOTHING = 0
+    TENANT = 1
+    MAILBOX = 2
+    CONNECTED = 3
+
+
+def _what_is_there(settings: Settings, slug: str, address: str) -> _There:
+    with _looking(settings) as conn:
+        if slug not in {entry.slug for entry in tenants.list_tenants(conn)}:
+            return _There.NOTHING
+        boxes = {entry.address: entry for entry in mailboxes.list_mailboxes(conn, tenant_slug=slug)}
+    if address not in boxes:
+        return _There.TENANT
+    return _There.MAILBOX if boxes[address].connected_at is None else _There.CONNECTED
+
+
+def _next_step(settings: Settings) -> str | None:
+    with _looking(settings) as conn:
+        return first_step(overview(conn, settings.pacing.day_limits))
+
+
+@contextmanager
+def _looking(settings: Settings) -> Iterator[Connection]:
+    engine = create_engine_from(settings.sqlalchemy_url)
+    try:
+        with read(engine) as conn:
+            yield conn
+    finally:
+        engine.dispose()
 
 
 def _checked_settings(stack: ExitStack, given: Settings) -> Settings:
     """Fill in what the directory knows, bring our own SQLite up to date, announce the keys."""
-    with opened() as context:
+    with opened(making=True) as context:
         settings = context.settings
     _announce_keys(stack, given, settings)
     return settings
@@ -227,17 +286,28 @@ def _announce_keys(stack: ExitStack, given: Settings, settings: Settings) -> Non
 
 
 def _answers(url: str) -> bool:
-    client = redis.Redis.from_url(
-        url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
-    )
+    client = redis_probe.client_of(url)
     try:
         return bool(client.ping())
-    except redis.BusyLoadingError:
-        return True
-    except redis.RedisError:
-        return False
+    except redis.RedisError as error:
+        # What answers is there, whatever it refuses.
+        return explained(error).answers
     finally:
         client.close()
+
+
+def _tell_what_refuses(settings: Settings) -> None:
+    """Say at the start what would keep workers from working; they begin by themselves after it."""
+    client = redis_probe.client_of(settings.redis_url)
+    try:
+        state = redis_probe.look(client, RedisKeys(settings.redis_prefix))
+    finally:
+        client.close()
+    for trouble in (sql_probe.look(settings), state.trouble):
+        if trouble is not None:
+            complain(f"nothing is sent now: {trouble.text}; {trouble.next_step}")
+    if state.risk is not None:
+        complain(f"{state.risk.text}; {state.risk.next_step}")
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,8 @@ from rich.text import Text
 from console import live
 from console.attention import NEEDS_A_PERSON, concerns
 from console.context import opened
-from console.output import Json, out, print_json
+from console.installation import named
+from console.output import Json, cell, out, print_json
 from console.status_json import status_json
 from console.status_view import print_status
 from models.accounts import accounts
@@ -27,21 +28,27 @@ def status(as_json: Json = False) -> None:
     Show who can send, what waits and why, what died, what ends soon, and whether workers live.
 
     Exit code 7: something needs a person. It is parked mailboxes, mail that waits at a mailbox
-    which is not connected, dead letters, a secret, certificate or grant that has ended or will
-    within 7 days, mail that could go while no worker lives, or warnings that cannot be mailed.
+    which is not connected, dead letters, a secret, certificate or grant that has ended, will
+    within 7 days, or is refused by Entra while no other one works, mail that could go while no
+    worker lives, Redis or SQL refusing what work needs of them, or warnings that cannot be mailed.
     """
     with opened() as context:
         with read(context.engine) as conn:
             seen = overview(conn, context.settings.pacing.day_limits)
             operator = operator_mailbox(conn, context.settings)
             who = accounts(conn, [lane.mailbox_id for lane in seen.lanes])
-        said = live.look(context.settings, who)
+        settings = context.settings
+        said = live.look(settings, who)
     needed = concerns(seen, said, operator)
     first = first_step(seen)
     if as_json:
         print_json(status_json(seen, said, needed, first, operator))
-    elif first == _FIRST_TENANT:
+        raise typer.Exit(NEEDS_A_PERSON if needed else 0)
+    out.print(Text(named(settings), "dim"))
+    if first == _FIRST_TENANT:
         out.print(Text(f"Nothing is set up yet. A customer comes first: `{first}`."))
+        for concern in needed:
+            out.print(Text(f"  ! {cell(concern.text)}"))
     else:
         print_status(seen, said, needed, first, operator)
     if needed:

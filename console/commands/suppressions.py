@@ -34,6 +34,8 @@ def list_(tenant: Tenant = None, limit: Limit = 100, as_json: Json = False) -> N
             for one in found
         ],
         right=("Refusals",),
+        alike=("Tenant",),
+        spare=("Refusals", "Tenant"),
         empty="No address is suppressed.",
     )
 

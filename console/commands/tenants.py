@@ -10,6 +10,7 @@ from console import admin_consent, command_logs
 from console import verbs_tenants as verbs
 from console.actor import As, actor
 from console.asking import Force, Yes, ask
+from console.commands import tenants_list
 from console.commands.moving import import_emailproxy
 from console.context import Context, opened
 from console.credential_files import (
@@ -24,12 +25,15 @@ from console.credential_files import (
     or_generated,
     read_credential,
 )
+from console.credential_given import NoCheck, asks, check_given, resume_for_credential
 from console.credential_view import credential_text, hand_out, tell_given
 from console.line_source import LineSource
 from console.output import Json, counted, jsonable, out, print_fields, print_json, print_table
+from console.resumed_view import tell_resumed
 from console.tenant_sheet import read_sheet
 from console.verbs_tenant_import import Done, Fate, bring_in, rehearse
 from models import app_registrations, mailboxes, tenants
+from models.app_registrations import Given
 from models.clouds import CLOUDS, resolve
 from models.database import read
 from models.errors import ConfigurationError, NotFound
@@ -202,6 +206,7 @@ def edit(
     pfx_password_file: PfxPasswordFile = None,
     secret_expires: SecretExpires = None,
     replace: Replace = False,
+    no_check: NoCheck = False,
     app_name: Annotated[
         str | None, typer.Option("--app", metavar="NAME", help="Use this app registration.")
     ] = None,
@@ -263,45 +268,34 @@ def edit(
         accepted_domains=accepted_domain or None,
         notify=verbs.notification_lists(notify) if notify else None,
     ) | _cleared(reset or [])
+    me = actor(who)
     with opened() as context:
         changed = verbs.edit(
             context,
-            actor=actor(who),
+            actor=me,
             slug=slug,
             changes=cast("TenantChanges", changes),
             credential=credential,
             alone=replace,
             force=force,
+            resume=no_check,
         )
-    out.print(f"Tenant {slug} is changed.", markup=False)
-    if changed.given is not None:
-        tell_given(changed.given)
+        out.print(f"Tenant {slug} is changed.", markup=False)
+        works = True
+        if changed.given is not None:
+            works = _tell_new_credential(context, changed.given, actor=me, no_check=no_check)
     if credential is not None and changed.app.tenants > 1:
         out.print(
             f"App registration {changed.app.name} serves {changed.app.tenants} tenants; the new "
             "credential holds for all of them.",
             markup=False,
         )
-    _tell_resumed(changed.resumed)
+    tell_resumed(changed.resumed)
+    if not works:
+        raise typer.Exit(1)
 
 
-@app.command("list")
-def list_(as_json: Json = False) -> None:
-    """List tenants, with how their mailboxes fare."""
-    with opened() as context, read(context.engine) as conn:
-        entries = tenants.list_tenants(conn)
-    if as_json:
-        print_json([jsonable(entry) for entry in entries])
-        return
-    print_table(
-        ("tenant", "name", "app", "cloud", "mailboxes", "connected", "parked", "waiting"),
-        [
-            (e.slug, e.name, e.app, e.cloud, e.mailboxes, e.connected, e.parked, e.waiting)
-            for e in entries
-        ],
-        right=("mailboxes", "connected", "parked", "waiting"),
-        empty="There are no tenants yet. `alertpost tenants add --help` says what one needs.",
-    )
+app.command("list")(tenants_list.list_)
 
 
 @app.command("show")
@@ -436,6 +430,7 @@ def _tell_import(done: list[Done], *, done_nothing: bool, as_json: bool) -> None
             if one.fate is not Fate.UNCHANGED
         ],
         right=("line",),
+        spare=("tenant",),
         empty="Everything is as the sheet says." if done else "The sheet names no tenant.",
     )
     told = ", ".join(f"{number} {name}" for name, number in counts.items())
@@ -482,6 +477,17 @@ def remove(
     )
 
 
+def _tell_new_credential(context: Context, given: Given, *, actor: str, no_check: bool) -> bool:
+    """Say what became of a new credential, and what Entra says of it; False: it takes none."""
+    if not asks(context, given.app.name, no_check=no_check):
+        tell_given(given)
+        if not no_check:
+            tell_resumed(resume_for_credential(context, given.app.name, actor=actor))
+        return True
+    tell_given(given, asked=True)
+    return check_given(context, given, actor=actor)
+
+
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
@@ -491,11 +497,6 @@ def _cleared(names: list[str]) -> dict[str, None]:
     if unknown:
         raise ConfigurationError(f"--reset {unknown[0]!r}: choose one of {', '.join(_RESETTABLE)}")
     return {name.replace("-", "_"): None for name in names}
-
-
-def _tell_resumed(addresses: list[str]) -> None:
-    if addresses:
-        out.print(f"Sends again: {', '.join(addresses)}.", markup=False)
 
 
 def _in_force(context: Context, entry: TenantEntry) -> dict[str, object]:

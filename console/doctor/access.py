@@ -38,11 +38,13 @@ class Wish:
         actor: Who asked for it, for the audit trail.
         to: Who gets a test mail; None: none is sent.
         out_of_scope: A mailbox that an app-only grant should not reach; None: not looked at.
+        fresh: Entra is asked for a new token, though one is good.
     """
 
     actor: str
     to: str | None = None
     out_of_scope: str | None = None
+    fresh: bool = False
 
 
 async def examine(context: Context, who: Account, chain: Chain, *, wish: Wish) -> None:
@@ -60,7 +62,9 @@ async def examine(context: Context, who: Account, chain: Chain, *, wish: Wish) -
         try:
             access = None
             if chain.add("grant", meaning.grant(who.entry)):
-                access = await _token(chain, who, tokens, shared=client is not None)
+                access = await _token(
+                    chain, who, tokens, shared=client is not None, fresh=wish.fresh
+                )
             else:
                 chain.skip(("token", "token_claims"), because="grant")
             who = await _submission(
@@ -78,21 +82,23 @@ async def examine(context: Context, who: Account, chain: Chain, *, wish: Wish) -
 
 
 async def _token(
-    chain: Chain, who: Account, tokens: AccessTokens, *, shared: bool
+    chain: Chain, who: Account, tokens: AccessTokens, *, shared: bool, fresh: bool
 ) -> Access | None:
-    """Get a token as a worker does: the shared one where it is good, else by a refresh."""
+    """Get a token as a worker does: the shared one where it is good, else or on wish a new one."""
     away = chain.missing(*_SIGN_IN)
-    if away is not None and not shared:
+    if away is not None and (fresh or not shared):
         chain.skip(("token", "token_claims"), because=away)
         return None
     try:
         access = await tokens.get()
+        if fresh and not access.fresh:
+            access = await tokens.get(access.token)
     except AlertpostError as error:
         chain.add("token", meaning.no_token(error, who.entry))
         chain.skip(["token_claims"], because="token")
         return None
     seen = dialogue.origin(access)
-    chain.add("token", meaning.token(fresh=access.fresh, seen=seen, shared=shared))
+    chain.add("token", meaning.token(fresh=access.fresh or tokens.fresh, seen=seen, shared=shared))
     chain.add("token_claims", judge_claims(who.sender, read_claims(access.token)))
     return access
 

@@ -44,7 +44,7 @@ def grant(entry: MailboxEntry) -> Finding:
 def token(*, fresh: bool, seen: str, shared: bool) -> Finding:
     """Judge a token that was got."""
     if fresh:
-        alone = "" if shared else "; no Redis answers, so nobody shares one"
+        alone = "" if shared else "; Redis is away or refuses, so nobody shares one"
         return ok(f"{seen}{alone}")
     return ok(
         seen,
@@ -77,8 +77,8 @@ def slot(*, asked: bool) -> Finding:
     if asked:
         return ok("one connection reserved for this check")
     return warning(
-        "not asked: no Redis answers",
-        "Connections cannot be counted; no worker opens any while Redis is away.",
+        "not asked: Redis is away or refuses",
+        "Connections cannot be counted; no worker opens any meanwhile.",
         "see the check of Redis",
     )
 

@@ -13,18 +13,21 @@ from pathlib import Path
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from console.borrowed_slot import impatient_client
+from console.borrowed_slot import REDIS_SECONDS, impatient_client
 from console.context import Context, effective_settings
 from console.data_dir import DataDir
 from console.doctor import ground_meaning as meaning
 from console.doctor.checks import Chain, failed, ok
 from console.output import counted
-from models import schema
+from models import redis_probe, schema, sql_probe
 from models.database import create_engine_from, now, read
-from models.errors import AlertpostError, ConfigurationError
+from models.errors import AlertpostError, ConfigurationError, NewerSchema
 from models.operator_mailbox import operator_mailbox
+from models.postgresql_url import in_clear
+from models.proxies import Proxies
 from models.redis_keys import RedisKeys
 from models.redis_routes import exposure, runs_as_cluster
+from models.redis_trouble import RedisTrouble, explained
 from models.settings import Settings, masked_url
 from models.vault import Vault
 from models.waker import Waker
@@ -98,7 +101,9 @@ def _settings(chain: Chain) -> Settings | None:
         return None
     sql = masked_url(settings.database_url) or "SQLite in the data directory"
     redis = masked_url(settings.redis_url) or "embedded"
-    chain.add("settings", ok(f"SQL: {sql}; Redis: {redis}, prefix {settings.redis_prefix}"))
+    proxy = Proxies.of(settings.https_proxy).proxy
+    by_way = "" if proxy is None else f"; sign-in through the proxy {proxy}"
+    chain.add("settings", ok(f"SQL: {sql}; Redis: {redis}, prefix {settings.redis_prefix}{by_way}"))
     return settings
 
 
@@ -168,15 +173,25 @@ def _sql(chain: Chain, settings: Settings) -> Engine | None:
             engine.dispose()
             return None
         reading = _sql_clock(engine)
-        current = schema.is_current(engine)
+        try:
+            current, newer = schema.is_current(engine), None
+        except NewerSchema as error:
+            current, newer = False, str(error)
     except AlertpostError as error:
         chain.add("sql", meaning.sql_away(where, str(error)))
         chain.skip(_SQL[1:], because="sql")
         if engine is not None:
             engine.dispose()
         return None
-    chain.add("sql", ok(f"{where} answers"))
-    chain.add("schema", meaning.schema(current=current))
+    # Where the tables are not ours there is nothing to be written to.
+    trouble = sql_probe.look(settings) if current else None
+    if trouble is not None:
+        chain.add("sql", meaning.sql_refuses(where, trouble))
+        chain.skip(_SQL[1:], because="sql")
+        engine.dispose()
+        return None
+    chain.add("sql", meaning.sql_here(where, in_clear(settings.database_url)))
+    chain.add("schema", meaning.schema(current=current, newer=newer))
     chain.add("sql_clock", meaning.clock("SQL", reading))
     if not current:
         engine.dispose()
@@ -211,6 +226,11 @@ async def _redis(chain: Chain, settings: Settings) -> None:
         chain.skip(_REDIS[1:], because="redis")
         return
     url = masked_url(settings.redis_url)
+    trouble = await asyncio.to_thread(_redis_trouble, settings)
+    if trouble is not None and not trouble.answers:
+        chain.add("redis", meaning.redis_away(url, trouble))
+        chain.skip(_REDIS[1:], because="redis")
+        return
     if await asyncio.to_thread(runs_as_cluster, settings):
         chain.add("redis", meaning.redis_cluster(url))
         chain.skip(_REDIS[1:], because="redis")
@@ -227,15 +247,32 @@ async def _redis(chain: Chain, settings: Settings) -> None:
             RedisKeys(settings.redis_prefix).workers, f"({shown * 1000:.0f}", "+inf"
         )
     except RedisError as error:
-        chain.add("redis", meaning.redis_away(url, str(error) or type(error).__name__))
+        trouble = trouble or explained(error)
+        judged = meaning.redis_refuses if trouble.answers else meaning.redis_away
+        chain.add("redis", judged(url, trouble))
         chain.skip(_REDIS[1:], because="redis")
         return
     finally:
         await client.aclose()
     doubt = (heard - asked) / 2
-    chain.add("redis", meaning.redis_here(url, info, open_way=exposure(settings.redis_url)))
+    if trouble is None:
+        chain.add("redis", meaning.redis_here(url, info, open_way=exposure(settings.redis_url)))
+    else:
+        chain.add("redis", meaning.redis_refuses(url, trouble))
     chain.add(
         "redis_clock", meaning.clock("Redis", meaning.Reading(shown - asked - doubt, doubt + 0.001))
     )
     chain.add("redis_memory", meaning.redis_memory(info))
-    chain.add("workers", meaning.workers(int(alive)))
+    if trouble is None:
+        chain.add("workers", meaning.workers(int(alive)))
+    else:
+        # Nobody could say that it lives.
+        chain.skip(["workers"], because="redis")
+
+
+def _redis_trouble(settings: Settings) -> RedisTrouble | None:
+    client = redis_probe.client_of(settings.redis_url, seconds=REDIS_SECONDS)
+    try:
+        return redis_probe.look(client, RedisKeys(settings.redis_prefix)).trouble
+    finally:
+        client.close()

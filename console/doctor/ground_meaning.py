@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from console.doctor.checks import Finding, failed, ok, warning
 from console.output import counted
+from models import sql_probe
 from models.operator_mailbox import NOT_SET, OperatorMailbox
 from models.presence import ALIVE_SECONDS
 from models.redis_routes import Exposure
+from models.redis_trouble import RedisTrouble
+from models.sql_probe import SqlTrouble
 
 CLOCK_WARNING_SECONDS = 30.0
 """Times are taken from one clock each, so hosts may differ; so much makes logs hard to read."""
@@ -34,7 +37,16 @@ def sql_away(where: str, reason: str) -> Finding:
     return failed(
         f"{where}: {reason}",
         "Producers refuse alerts and workers send nothing while SQL is away.",
-        "start the database, or correct ALERTPOST_DATABASE_URL",
+        sql_probe.next_step(reason) or "start the database, or correct ALERTPOST_DATABASE_URL",
+    )
+
+
+def sql_refuses(where: str, trouble: SqlTrouble) -> Finding:
+    """SQL answers, and takes nothing that is written."""
+    return failed(
+        f"{where}: {trouble.text}",
+        "Producers refuse alerts and workers send nothing: what cannot be recorded is not sent.",
+        trouble.next_step,
     )
 
 
@@ -48,10 +60,30 @@ def sql_missing(where: str) -> Finding:
     )
 
 
-def schema(*, current: bool) -> Finding:
+def sql_here(where: str, in_clear: Sequence[str]) -> Finding:
+    """SQL answers; judge the way to it."""
+    if not in_clear:
+        return ok(f"{where} answers and takes what is written")
+    return warning(
+        f"{where} answers and takes what is written, but the line to {', '.join(in_clear)} may be "
+        "unencrypted",
+        "Without sslmode the driver takes an unencrypted line without a word where no other is "
+        "offered, and whoever is on the way may read all that goes over it.",
+        "add `?sslmode=verify-full&sslrootcert=/path/to/ca.pem` to ALERTPOST_DATABASE_URL, or "
+        "`?sslmode=disable` where the network is your own",
+    )
+
+
+def schema(*, current: bool, newer: str | None = None) -> Finding:
     """Judge the tables."""
     if current:
         return ok("those of this version")
+    if newer is not None:
+        return failed(
+            newer,
+            "This program does not know these tables, so it neither reads nor writes them.",
+            "install the version that made them, or a later one",
+        )
     return failed(
         "missing, or those of another version",
         "Workers stop and producers refuse until the tables are those of this version.",
@@ -81,12 +113,21 @@ def redis_unknown() -> Finding:
     )
 
 
-def redis_away(url: str, reason: str) -> Finding:
+def redis_away(url: str, trouble: RedisTrouble) -> Finding:
     """Redis does not answer."""
     return failed(
-        f"{url}: {reason}",
+        f"{url}: {trouble.text}",
         "While Redis is away workers send nothing; alerts are accepted and wait.",
-        "`alertpost up` for the embedded server; else start Redis, or correct ALERTPOST_REDIS_URL",
+        trouble.next_step,
+    )
+
+
+def redis_refuses(url: str, trouble: RedisTrouble) -> Finding:
+    """Redis answers, and does not do what work needs."""
+    return failed(
+        f"{url}: {trouble.text}",
+        "While Redis refuses workers send nothing; alerts are accepted and wait.",
+        trouble.next_step,
     )
 
 

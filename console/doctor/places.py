@@ -7,14 +7,21 @@ Every look gives a value; what went wrong is part of it.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
 
+from models.credential_standing import Standing
 from models.errors import ConfigurationError, SubmissionFailed
+from models.proxies import Proxy
 from models.settings import SmtpSettings
 from workers.smtp_session import Offered, Step, certificate_names, greet
 from workers.tls_contexts import TlsContexts
@@ -49,7 +56,7 @@ class Seen:
         text: What was seen; empty where it failed.
         error: What went wrong; empty where nothing did.
         kind: Of what went wrong: ``dns``, ``refused``, ``timeout``, ``network``, ``certificate``,
-            ``tls`` or ``ca-file``.
+            ``tls``, ``ca-file`` or ``proxy``.
     """
 
     text: str = ""
@@ -82,12 +89,19 @@ class Places:
         tls: Whom we trust, by CA file.
         settings: Time-outs and our EHLO name.
         at_once: So many looks at the same time.
+        judged: What Entra said of the credentials of apps, which tenants share too.
     """
 
     tls: TlsContexts
     settings: SmtpSettings
     at_once: asyncio.Semaphore
+    judged: dict[UUID, list[Standing]] = field(default_factory=dict)
+    _turns: dict[UUID, asyncio.Lock] = field(default_factory=dict)
     _looks: dict[tuple[str, Place], asyncio.Task[Any]] = field(default_factory=dict)
+
+    def turn_of(self, app_id: UUID) -> asyncio.Lock:
+        """Let one tenant of an app after the other ask about it."""
+        return self._turns.setdefault(app_id, asyncio.Lock())
 
     async def names(self, place: Place) -> Seen:
         """Resolve the host's name."""
@@ -100,6 +114,10 @@ class Places:
     async def handshake(self, place: Place) -> Seen:
         """Open a TLS connection, with the certificate verified."""
         return await self._once("handshake", place, self._handshake)
+
+    async def tunnelled(self, place: Place, proxy: Proxy) -> Seen:
+        """Open a TLS connection through a proxy, with the certificate verified."""
+        return await self._once(f"by {proxy.url}", place, partial(self._tunnelled, proxy))
 
     async def greeting(self, place: Place) -> Greeting:
         """Let a submission server greet us, up to the second EHLO; nobody signs in."""
@@ -147,12 +165,27 @@ class Places:
             return Seen(error=str(error), kind="ca-file")
         except (OSError, TimeoutError) as error:
             return _gone_wrong(error, "tls")
-        certificate = writer.get_extra_info("peercert") or {}
-        version = writer.get_extra_info("ssl_object").version()
-        await _closed(writer)
-        names = ", ".join(certificate_names(certificate.get("subjectAltName", ()))[:4])
-        ends = certificate.get("notAfter", "?")
-        return Seen(f"{version}, certificate for {names}, until {ends}")
+        return await _secured(writer)
+
+    async def _tunnelled(self, proxy: Proxy, place: Place) -> Seen:
+        try:
+            context = self.tls.get(place.ca_file)
+            async with asyncio.timeout(self.settings.connect_timeout_seconds):
+                reader, writer = await asyncio.open_connection(*proxy.place)
+                writer.write(_connect_request(proxy, place))
+                head = await reader.readuntil(b"\r\n\r\n")
+                status = head.split(b"\r\n", 1)[0].decode("latin-1")
+                if not re.match(r"HTTP/1\.[01] 2\d\d\b", status):
+                    await _closed(writer)
+                    return Seen(error=status[:200], kind="proxy")
+                await writer.start_tls(context, server_hostname=place.host)
+        except ConfigurationError as error:
+            return Seen(error=str(error), kind="ca-file")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return Seen(error="it ends the connection without an answer", kind="proxy")
+        except (OSError, TimeoutError) as error:
+            return _gone_wrong(error, "tls")
+        return await _secured(writer)
 
     async def _greeting(self, place: Place) -> Greeting:
         steps: list[Step] = []
@@ -172,6 +205,24 @@ class Places:
         except SubmissionFailed as failure:
             return Greeting(tuple(steps), failure=failure)
         return Greeting(tuple(steps), offered)
+
+
+async def _secured(writer: asyncio.StreamWriter) -> Seen:
+    certificate = writer.get_extra_info("peercert") or {}
+    version = writer.get_extra_info("ssl_object").version()
+    await _closed(writer)
+    names = ", ".join(certificate_names(certificate.get("subjectAltName", ()))[:4])
+    ends = certificate.get("notAfter", "?")
+    return Seen(f"{version}, certificate for {names}, until {ends}")
+
+
+def _connect_request(proxy: Proxy, place: Place) -> bytes:
+    parts = urlsplit(proxy.url)
+    lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        lines.append(f"Proxy-Authorization: Basic {b64encode(pair.encode()).decode()}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:

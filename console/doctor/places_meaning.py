@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from console.dialogue import reply_of
 from console.doctor.checks import Finding, failed, ok, skipped
 from console.doctor.places import Greeting, Place, Seen
+from models.proxies import DIRECT, SETTING, Proxy
 from models.stages import Stage
 from workers import conclusion
 from workers.smtp_session import Step
@@ -76,6 +78,57 @@ def handshake(place: Place, tenant: str, ca_file: str, seen: Seen) -> Finding:
         "TLS 1.2 or newer could not be agreed upon: no TLS speaks at this port, or a device on "
         "the way breaks it.",
         f"`openssl s_client -connect {place}` on this machine shows who answers",
+    )
+
+
+def proxy_unusable(proxy: Proxy) -> Finding:
+    """Judge a proxy that is written in a way that leads nowhere."""
+    return failed(
+        f"proxy {proxy}: {proxy.trouble}",
+        "The sign-in service is to be asked through it, so no token can be fetched.",
+        f"correct {proxy.source}, or set {SETTING} (`{DIRECT}`: no proxy)",
+    )
+
+
+def proxy_names(proxy: Proxy, place: Place, seen: Seen) -> Finding:
+    """Judge whether the proxy's name has an address; the name behind it is the proxy's business."""
+    if not seen.error:
+        return ok(f"{place.host} is resolved by the proxy {proxy}, which is at {seen.text}")
+    return failed(
+        f"proxy {proxy}: {seen.error}",
+        f"The name of the proxy by which {place.host} is asked cannot be resolved.",
+        f"correct {proxy.source}, or set {SETTING} (`{DIRECT}`: no proxy)",
+    )
+
+
+def proxy_connection(proxy: Proxy, there: Place, seen: Seen) -> Finding:
+    """Judge whether the proxy can be reached."""
+    if not seen.error:
+        return ok(f"proxy {proxy}: {seen.text}")
+    return failed(
+        f"proxy {proxy}: {seen.error}",
+        "The sign-in service is asked through it, and it cannot be reached.",
+        f"start it, allow outgoing TCP to {there}, or correct {proxy.source}",
+    )
+
+
+def within_tls(proxy: Proxy) -> Finding:
+    """Say that the handshake is not looked at by itself."""
+    return ok(f"within the TLS of the proxy {proxy}: see the next check")
+
+
+def proxy_refusal(proxy: Proxy, place: Place, seen: Seen) -> Finding:
+    """Judge a proxy that does not hand us through."""
+    if re.search(r"\b407\b", seen.error):
+        return failed(
+            f"proxy {proxy}: {seen.error}",
+            "The proxy demands a sign-in, or does not take the one that is given.",
+            f"give the right user and password in {proxy.source}: http://user:password@host:port",
+        )
+    return failed(
+        f"proxy {proxy}: {seen.error}",
+        f"The proxy does not connect us to {place}.",
+        f"allow CONNECT to {place} there; or take the host out with NO_PROXY",
     )
 
 

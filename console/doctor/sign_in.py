@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from console.doctor.places import Place
 from models.errors import ConfigurationError, TokenUnavailable
+from models.proxies import Proxies
+from models.secret_routes import AllowedHosts
 from models.senders import Sender
 from workers.entra_http import EntraHttp
 
@@ -54,9 +56,18 @@ def configuration_url(sender: Sender) -> str:
     return f"{authority(sender)}{version}/.well-known/openid-configuration"
 
 
-def discover(sender: Sender, *, ca_file: str, timeout_seconds: float) -> Discovery:
+def discover(
+    sender: Sender,
+    *,
+    ca_file: str,
+    timeout_seconds: float,
+    hosts: AllowedHosts,
+    proxies: Proxies,
+) -> Discovery:
     """Fetch the configuration. Blocks: call it in a thread."""
-    http = EntraHttp(ca_file=ca_file, timeout_seconds=timeout_seconds).call()
+    http = EntraHttp(
+        ca_file=ca_file, timeout_seconds=timeout_seconds, hosts=hosts, proxies=proxies
+    ).call()
     asked = time.time()
     try:
         answer = http.get(configuration_url(sender))

@@ -9,8 +9,10 @@ from urllib.parse import urlsplit
 
 from console.doctor.checks import Finding, failed, ok, warning
 from console.doctor.sign_in import Discovery, authority, configuration_url
+from console.output import counted
 from models.app_registrations import Credential
 from models.credential_standing import Kind, Standing, State, in_force, refused_beside, states
+from models.expiries import days_left
 from models.senders import Sender
 from workers.oauth_errors import classify_oauth
 
@@ -157,7 +159,7 @@ def _until(
     seen += f", good until {expires_at:%Y-%m-%d}"
     if left <= SOON:
         return warning(
-            f"{seen} ({left.days} days)",
+            f"{seen} ({counted(days_left(left), 'day', 'days')})",
             "When it ends, every tenant of this app stops at once.",
             f"make a new one in the Entra portal, then {renew}",
         )

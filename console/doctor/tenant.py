@@ -17,6 +17,7 @@ from models.app_registrations import OpenedApp
 from models.credential_standing import Standing
 from models.database import read, write
 from models.mailboxes import MailboxEntry
+from models.proxies import Proxies, Proxy
 from models.senders import Sender
 from models.tenants import TenantEntry
 
@@ -63,24 +64,32 @@ async def _sign_in(
     context: Context, sender: Sender, chain: Chain, places: Places, ca_file: str
 ) -> None:
     place, slug, role = sign_in_place(sender), sender.tenant_slug, places_meaning.SIGN_IN
-    seen = await places.names(place)
-    if not chain.add("sign_in_dns", places_meaning.names(place, role, slug, seen)):
-        chain.skip(_SIGN_IN[1:], because="sign_in_dns")
-        return
-    seen = await places.connection(place)
-    if not chain.add("sign_in_connect", places_meaning.connection(place, role, slug, seen)):
-        chain.skip(_SIGN_IN[2:], because="sign_in_connect")
-        return
-    seen = await places.handshake(place)
-    if not chain.add("sign_in_tls", places_meaning.handshake(place, slug, ca_file, seen)):
-        chain.skip(_SIGN_IN[3:], because="sign_in_tls")
-        return
+    proxies = Proxies.of(context.settings.https_proxy)
+    proxy = proxies.for_host(place.host, place.port)
+    if proxy is not None:
+        if not await _proxy(proxy, place, chain, places, slug, ca_file):
+            return
+    else:
+        seen = await places.names(place)
+        if not chain.add("sign_in_dns", places_meaning.names(place, role, slug, seen)):
+            chain.skip(_SIGN_IN[1:], because="sign_in_dns")
+            return
+        seen = await places.connection(place)
+        if not chain.add("sign_in_connect", places_meaning.connection(place, role, slug, seen)):
+            chain.skip(_SIGN_IN[2:], because="sign_in_connect")
+            return
+        seen = await places.handshake(place)
+        if not chain.add("sign_in_tls", places_meaning.handshake(place, slug, ca_file, seen)):
+            chain.skip(_SIGN_IN[3:], because="sign_in_tls")
+            return
     async with places.at_once:
         found = await asyncio.to_thread(
             discover,
             sender,
             ca_file=ca_file,
             timeout_seconds=context.settings.lease.request_timeout_seconds,
+            hosts=context.hosts,
+            proxies=proxies,
         )
     chain.add("discovery", sign_in_meaning.discovery(sender, found))
     if found.error:
@@ -89,10 +98,41 @@ async def _sign_in(
     chain.add("clock", sign_in_meaning.clock(found))
 
 
+async def _proxy(  # noqa: PLR0917 - what ``_sign_in`` has at hand
+    proxy: Proxy, place: Place, chain: Chain, places: Places, tenant: str, ca_file: str
+) -> bool:
+    """Look at the proxy in place of the host behind it, whose name only the proxy may know."""
+    if proxy.trouble:
+        chain.add("sign_in_dns", places_meaning.proxy_unusable(proxy))
+        chain.skip(_SIGN_IN[1:], because="sign_in_dns")
+        return False
+    there = Place(*proxy.place)
+    seen = await places.names(there)
+    if not chain.add("sign_in_dns", places_meaning.proxy_names(proxy, place, seen)):
+        chain.skip(_SIGN_IN[1:], because="sign_in_dns")
+        return False
+    seen = await places.connection(there)
+    if not chain.add("sign_in_connect", places_meaning.proxy_connection(proxy, there, seen)):
+        chain.skip(_SIGN_IN[2:], because="sign_in_connect")
+        return False
+    if proxy.url.startswith("https:"):
+        # TLS within TLS: the tenant's configuration is asked for that way below.
+        return chain.add("sign_in_tls", places_meaning.within_tls(proxy))
+    seen = await places.tunnelled(place, proxy)
+    if seen.kind == "proxy":
+        judged = places_meaning.proxy_refusal(proxy, place, seen)
+    else:
+        judged = places_meaning.handshake(place, tenant, ca_file, seen)
+    if not chain.add("sign_in_tls", judged):
+        chain.skip(_SIGN_IN[3:], because="sign_in_tls")
+        return False
+    return True
+
+
 async def _credential(
     context: Context, party: Party, sender: Sender, places: Places, *, asked: bool
 ) -> Finding:
-    """Judge what proves who we are; Entra is asked about two, and about one not known to work."""
+    """Judge what proves who we are, by what Entra says of it now; each app is asked about once."""
     app, name = party.app, party.tenant.app
     if app is None:
         return failed(
@@ -103,22 +143,30 @@ async def _credential(
         )
     with read(context.engine) as conn:
         known = app_credentials.standings(conn, app.id).get(app.id, [])
-    doubtful = len(known) > 1 or any(one.worked_at is None or one.refused_rule for one in known)
-    if asked and doubtful:
-        async with places.at_once:
-            known = await asyncio.to_thread(_ask, context, party, app, sender)
+    if asked and known:
+        async with places.turn_of(app.id), places.at_once:
+            if app.id not in places.judged:
+                known, judged = await asyncio.to_thread(_ask, context, party, app, sender)
+                # Where this directory knows the app not, the next one may.
+                if judged:
+                    places.judged[app.id] = known
+            known = places.judged.get(app.id, known)
     now = datetime.now(UTC)
     if len(known) > 1 or any(one.refused_rule for one in known):
         return sign_in_meaning.credentials(sender, known, name, now)
     return sign_in_meaning.credential(sender, app.credential, name, now)
 
 
-def _ask(context: Context, party: Party, app: OpenedApp, sender: Sender) -> list[Standing]:
+def _ask(
+    context: Context, party: Party, app: OpenedApp, sender: Sender
+) -> tuple[list[Standing], bool]:
+    """Ask Entra; give how the credentials stand now, and whether it judged them."""
     itself = for_itself(sender, cloud=party.tenant.cloud, scope=party.tenant.scope)
     tried = try_all(context, app, itself)
     with write(context.engine) as conn:
         record_all(conn, tried)
-        return app_credentials.standings(conn, app.id).get(app.id, [])
+        known = app_credentials.standings(conn, app.id).get(app.id, [])
+    return known, any(one.works or one.refusal is not None for one in tried)
 
 
 async def _smtp(sender: Sender, chain: Chain, places: Places, ca_file: str) -> None:

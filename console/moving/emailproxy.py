@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from console.moving.found import FoundGrant, read_endpoint
+from console.moving.placeholders import is_placeholder
 from console.moving.reading import read_text
 from models import grants
 from models.app_registrations import Credential
@@ -33,7 +34,6 @@ from models.errors import ConfigurationError
 
 PROGRAM = "emailproxy"
 _GLOBAL = "emailproxy"
-_EXAMPLE = "*** your"
 _KEPT = (
     "refresh_token", "token_salt", "token_iterations", "client_secret_encrypted", "access_token",
 )  # fmt: skip
@@ -95,7 +95,7 @@ class ProxyFile:
         if not self.accounts:
             raise ConfigurationError(
                 f"{path} has no account: no section is named by an address, such as "
-                "[alerts@contoso.com]"
+                "[alerts@example.com]"
             )
 
     def needs_password(self, account: str) -> bool:
@@ -126,8 +126,12 @@ class ProxyFile:
         if not self._get(account, "token_url"):
             raise ConfigurationError("its section names no token_url")
         endpoint = read_endpoint(self._get(account, "token_url"))
-        if not client_id or _EXAMPLE in client_id:
+        if not client_id:
             raise ConfigurationError("its section names no client_id")
+        if is_placeholder(client_id):
+            raise ConfigurationError(
+                f"its client_id is still the placeholder of the packaged file ({client_id[:60]!r})"
+            )
         kind = self._kind(account)
         sealed = self._get(account, "refresh_token")
         if kind == grants.DELEGATED and not sealed:
@@ -160,7 +164,7 @@ class ProxyFile:
         if not secret and opener and (sealed := self._get(account, "client_secret_encrypted")):
             secret = opener(sealed)
         if secret:
-            return None if _EXAMPLE in secret else Credential.secret(secret)
+            return None if is_placeholder(secret) else Credential.secret(secret)
         certificate = self._get(account, "jwt_certificate_path")
         key = self._get(account, "jwt_key_path")
         if certificate and key:

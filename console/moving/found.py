@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from console.moving.placeholders import is_placeholder, placeholder_in_path
 from models.app_registrations import Credential
 from models.clouds import CLOUDS
 from models.errors import ConfigurationError
@@ -77,7 +78,17 @@ def read_endpoint(address: str) -> Endpoint:
     Raises:
         ConfigurationError: It is none of Entra's.
     """
-    parts = urlsplit(address.strip())
+    try:
+        parts = urlsplit(address.strip())
+        _ = parts.port
+    except ValueError:
+        raise ConfigurationError("its token endpoint is no address") from None
+    unfilled = placeholder_in_path(parts.path)
+    if unfilled is not None or is_placeholder(address):
+        raise ConfigurationError(
+            f"its token endpoint still holds a placeholder ({(unfilled or address)[:60]!r}) where "
+            "the directory should be: give the configuration that is really used"
+        )
     host = (parts.hostname or "").lower()
     if host.endswith(_GOOGLE):
         raise ConfigurationError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from console.paths import typed_path
 from models.errors import ConfigurationError
+
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 LARGEST = 5_000_000
 """Octets; what these programs keep is far smaller."""
@@ -22,7 +23,7 @@ def read_text(path: str, what: str) -> str:
         ConfigurationError: It cannot be read, is no text, or is far too large.
     """
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with typed_path(path).open("rb") as file:
             octets = file.read(LARGEST + 1)
     except OSError as error:
         raise ConfigurationError(
@@ -31,7 +32,10 @@ def read_text(path: str, what: str) -> str:
         ) from error
     if len(octets) > LARGEST:
         raise ConfigurationError(f"{what} {path} has more than {LARGEST:,} octets: it is another")
+    if b"\0" in octets or octets.startswith(_UTF_16):
+        raise ConfigurationError(f"{what} {path} is no text in UTF-8")
     try:
         return octets.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{what} {path} is not text in UTF-8") from None
+        # These programs do not mind a comment in an older encoding; what counts is ASCII.
+        return octets.decode("latin-1")

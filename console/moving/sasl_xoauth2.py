@@ -8,7 +8,8 @@ whose mailbox it is for: Postfix' ``sasl_passwd`` does.
 
 Source:
     github.com/tarickb/sasl-xoauth2: src/token_store.cc (keys, overrides, the default endpoint),
-    src/config.cc (yes and no as text), docs/sasl-xoauth2.conf.5.md (the configuration's keys).
+    src/config.cc (yes and no as text), docs/sasl-xoauth2.conf.5.md (the configuration's keys). Both
+    files are read with JsonCpp, see ``lenient_json``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from console.moving import lenient_json
 from console.moving.found import FoundGrant, read_endpoint
+from console.moving.placeholders import is_placeholder
 from console.moving.reading import read_text
 from models import grants
 from models.app_registrations import Credential
@@ -68,6 +71,14 @@ def _found(settings: Mapping[str, Any], tokens: Mapping[str, Any], address: str)
             "it names no client_id; give the plugin's configuration with --sasl-config FILE "
             f"(as a rule {CONFIGURATION})"
         )
+    for name, value in (("client_id", client_id), ("client_secret", secret)):
+        if is_placeholder(value):
+            # Not quoted where it should be a secret, in case that it is one.
+            quoted = f" ({value[:60]!r})" if name == "client_id" else ""
+            raise ConfigurationError(
+                f"its {name} is still the placeholder of the packaged file{quoted}: give the "
+                "configuration that Postfix really uses with --sasl-config FILE"
+            )
     app_only = _yes(settings, "use_client_credentials")
     refresh_token = None if app_only else _text(tokens, "refresh_token")
     if not app_only and not refresh_token:
@@ -94,7 +105,7 @@ def _found(settings: Mapping[str, Any], tokens: Mapping[str, Any], address: str)
 def _object(path: str, what: str) -> dict[str, Any]:
     text = read_text(path, what)
     try:
-        found = json.loads(text)
+        found = lenient_json.load(text)
     except ValueError as error:
         # Its message quotes nothing of the text; the text itself holds secrets.
         place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
+from console.data_dir import DataDir
 from models.redis_keys import RedisKeys
 from models.vault import Vault
 from tests.console.cli_setting import Cli, SandboxThread
 from tests.console.cli_world import CliWorld
 from tests.console.consent_setting import ELSEWHERE, Hosted, hosted_pages
+from tests.console.customers import a_dozen_customers
 
 
 @pytest.fixture
@@ -26,17 +29,39 @@ def sandbox_thread(sandbox_directory: Path) -> Iterator[SandboxThread]:
 @pytest.fixture
 def cli(
     sandbox_thread: SandboxThread,
+    sqlite_template: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Cli:
     """The command line on a data directory of its own, without Redis."""
     data_dir = tmp_path / "var"
-    data_dir.mkdir(mode=0o700)
+    DataDir.prepare(data_dir).secret_keys()
+    shutil.copyfile(sqlite_template, data_dir / "alertpost.db")
     monkeypatch.setenv("ALERTPOST_DATA_DIR", str(data_dir))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     return Cli(capsys, monkeypatch, tmp_path, sandbox_thread.server)
+
+
+@pytest.fixture
+def nowhere(cli: Cli) -> Cli:
+    """The command line beside a data directory in which nothing is."""
+    for path in (cli.folder / "var").iterdir():
+        path.unlink()
+    return cli
+
+
+@pytest.fixture
+def customers(
+    sqlite_template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[CliWorld]:
+    """A dozen of them, in a data directory of the test's own."""
+    with a_dozen_customers(tmp_path / "var", sqlite_template, monkeypatch, capsys) as world:
+        yield world
 
 
 @pytest.fixture

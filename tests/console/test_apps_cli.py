@@ -43,7 +43,7 @@ def test_a_secret_is_rotated_by_commands(cli: Cli) -> None:
     cli.connected()
     old = entra_app(cli).client_secrets[0].value
 
-    added = cli("apps", "secret", "contoso", "--client-secret-file", new_secret(cli))
+    added = cli("apps", "secret", "contoso", "--client-secret-file", new_secret(cli), "--no-check")
     assert added.code == 0, added.err
     assert "new credential, 2" in added.out
     assert "where Entra refuses it, 1 is used" in added.out
@@ -107,6 +107,79 @@ def test_a_wrong_new_secret_is_shown_everywhere(cli: Cli) -> None:
     assert "wrong~secret" not in shown + ahead.out + doctor.out
 
 
+@pytest.mark.parametrize("command", [("apps", "secret"), ("tenants", "edit")])
+def test_a_new_credential_is_shown_to_entra_at_once(cli: Cli, command: tuple[str, str]) -> None:
+    """Where it takes none of them nothing resumes, and the exit code says so."""
+    cli.connected()
+    entra_app(cli).client_secrets.clear()
+    with opened() as context, write(context.engine) as conn:
+        lane.park(
+            conn, mailbox_id=mailboxes.mailbox(conn, ALERTS).id, scope="app", reason="secret-wrong",
+            meaning="m", next_step="n", answer="a", probe_after_seconds=None,
+        )  # fmt: skip
+    wrong = cli.secret_file("wrong~secret")
+
+    told = cli(*command, "contoso", "--client-secret-file", wrong, "--replace")
+
+    assert told.code == 1, told.err
+    assert "secret 2 is refused" in told.out
+    assert "Resumed" not in told.out
+    assert cli("mailboxes", "show", ALERTS, "--json").json["parked_at"] is not None
+    again = cli(*command, "contoso", "--client-secret-file", new_secret(cli), "--replace")
+    assert again.code == 0, again.err
+    assert "secret 3 works" in again.out
+    assert f"Mailbox: {ALERTS}." in again.out
+
+
+@pytest.mark.parametrize("command", [("apps", "secret"), ("tenants", "edit")])
+def test_nobody_is_asked_where_that_is_not_wanted(cli: Cli, command: tuple[str, str]) -> None:
+    """--no-check leaves Entra alone, and what waits goes on."""
+    cli.connected()
+
+    told = cli(
+        *command, "contoso", "--client-secret-file", cli.secret_file("wrong~one"), "--no-check"
+    )
+
+    assert told.code == 0, told.err
+    assert "Asked" not in told.out
+    assert "--check` asks at once" in told.out
+    assert cli("apps", "credentials", "contoso", "--json").json[1]["state"] == "not tried yet"
+
+
+def test_what_entra_refuses_is_green_nowhere(cli: Cli) -> None:
+    """Its date is a year ahead; that Entra takes it no more is said in every list."""
+    cli.connected()
+    with opened() as context, write(context.engine) as conn:
+        conn.execute(update(CREDENTIAL).values(expires_at=datetime.now(UTC) + 365 * DAY))
+    entra_app(cli).client_secrets.clear()
+    assert cli("apps", "credentials", "contoso", "--check").code == 1
+
+    status, ends = cli("status"), cli("expiries", "--within", "60")
+    lists = [cli("apps", "show", "contoso"), cli("apps", "list"), cli("tenants", "show", "contoso")]
+
+    assert (status.code, ends.code) == (7, 7)
+    assert "All is well" not in status.out
+    for ran in (status, ends):
+        assert "client secret of contoso is refused by Entra (AADSTS7000215)" in ran.out
+        assert "alertpost apps secret contoso --client-secret-file FILE" in ran.out
+    for ran in lists:
+        assert "refused by Entra (AADSTS7000215)" in " ".join(ran.out.split())
+    assert cli("doctor", ALERTS).code == 1
+
+
+def test_the_doctor_asks_before_it_says_well(cli: Cli) -> None:
+    """Nobody asked Entra since the secret was removed there; the doctor does."""
+    cli.connected()
+    assert cli("apps", "credentials", "contoso", "--check").code == 0
+    entra_app(cli).client_secrets.clear()
+
+    ran = cli("doctor", ALERTS, "--json")
+
+    (credential,) = [each for each in ran.json if each["check"] == "credential"]
+    assert ran.code == 1
+    assert credential["result"] == "failed"
+
+
 def test_two_are_the_most(cli: Cli) -> None:
     """Who gives a third one is told how to make room, and --replace makes it."""
     cli.add_tenant()
@@ -146,7 +219,7 @@ def test_neither_works_and_a_good_one_resumes(cli: Cli) -> None:
     again = cli("apps", "credentials", "contoso", "--check")
 
     assert again.code == 0
-    assert f"Sends again: {ALERTS}" in again.out
+    assert f"whether the cause is gone. Mailbox: {ALERTS}." in again.out
     assert trail()[0].action == "app-check"
 
 

@@ -15,6 +15,7 @@ from models.expiries import CredentialRow, expiries
 from models.overview import Dead, Overview
 from models.presence import Presence
 from models.standings import MailboxRow, standings
+from models.unrecorded import Unrecorded
 
 NOW = datetime(2027, 3, 2, 8, tzinfo=UTC)
 READY = MailboxRow("contoso", "a@contoso.example", connected_at=NOW)
@@ -88,7 +89,7 @@ def test_what_needs_nobody(overview: Overview, live: Live) -> None:
          "not-connected", "mail waits at 1 mailbox that is not connected",
          "alertpost mailboxes connect a@contoso.example"),
         (seen(expiries=secret(6.5)), WORKER, "expiry",
-         "the client secret of main ends in 6 days, on 2027-03-08",
+         "the client secret of main ends in 7 days, on 2027-03-08",
          "alertpost apps secret main --client-secret-file FILE --secret-expires DATE"),
         (seen(expiries=secret(0.5)), WORKER, "expiry",
          "the client secret of main ends in less than a day, on 2027-03-02",
@@ -111,3 +112,16 @@ def test_what_needs_a_person(
     [concern] = concerns(overview, live)
 
     assert (concern.matter, concern.text, concern.command) == (Matter(matter), text, command)
+
+
+def test_outcomes_that_cannot_be_recorded() -> None:
+    """What is out and not in SQL needs a person, with what SQL says."""
+    live = Live(
+        workers=WORKER.workers, unrecorded=(Unrecorded(3, 130.0, "IntegrityError: no", "one"),)
+    )
+
+    (found,) = concerns(seen(), live)
+
+    assert found.matter is Matter.NOT_RECORDED
+    assert "3 outcomes" in found.text
+    assert "IntegrityError: no" in found.text

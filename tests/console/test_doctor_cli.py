@@ -470,8 +470,9 @@ def test_tables_are_missing(cli: Cli, tmp_path: Path) -> None:
         ("ALERTPOST_DATA_DIR", "nowhere", "data_dir"),
     ],
 )
-def test_what_everything_stands_on(cli: Cli, variable: str, value: str, link: str) -> None:
+def test_what_everything_stands_on(nowhere: Cli, variable: str, value: str, link: str) -> None:
     """Where the ground is missing, that is said, the rest is skipped, and nothing is made."""
+    cli = nowhere
     cli.monkeypatch.setenv(variable, value)
 
     ran = ask(cli, "--json")
@@ -495,6 +496,34 @@ def test_a_key_that_is_lost_is_told(connected: Cli) -> None:
     assert "ALERTPOST_SECRET_KEYS" in by_key(ran)["credential"]["mend"]
     assert by_key(ran)["smtp_auth"]["because"] == "credential"
     assert key not in ran.out
+
+
+@pytest.mark.usefixtures("worker")
+def test_fresh_asks_entra_for_a_new_token(connected: Cli) -> None:
+    """The present token is good; that Entra gives no other one shows only by asking."""
+    assert ask(connected, ALERTS, "--json").code == 0
+
+    ran = ask(connected, ALERTS, "--fresh", "--json")
+
+    assert ran.code == 0, ran.out
+    assert connected.sandbox.world.ledger.refreshes == 1
+    assert "Nothing was asked of Entra" not in by_key(ran)["token"]["meaning"]
+
+
+def test_problems_are_told_by_cause(connected: Cli) -> None:
+    """Two mailboxes without a consent are one line, what is well is left out."""
+    cli = connected
+    for name in ("b", "c"):
+        assert cli("mailboxes", "add", "contoso", f"{name}@contoso.example").code == 0
+
+    ran = ask(cli, "contoso", "--problems")
+
+    assert ran.code == 1
+    assert ran.out.count("consent  ") == 1
+    assert "2 times: b@contoso.example, c@contoso.example" in ran.out
+    assert "sign-in: TLS" not in ran.out
+    told = ask(cli, "contoso", "--problems", "--json").json
+    assert ["b@contoso.example", "c@contoso.example"] in [one["subjects"] for one in told]
 
 
 def test_several_are_looked_at(connected: Cli) -> None:

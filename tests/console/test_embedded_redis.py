@@ -10,7 +10,8 @@ import redis
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
-from console.embedded_redis import EmbeddedRedis, find_server, known_url
+from console.data_dir import known_url
+from console.embedded_redis import EmbeddedRedis, find_server
 from models.errors import ConfigurationError
 
 

@@ -106,7 +106,7 @@ def test_a_strangers_provider_works_by_its_overrides(
     assert (box.park_reason, box.park_scope) == ("grant-refused", "mailbox")
     assert f"`alertpost mailboxes connect {ALERTS}`" in box.park_next_step
     assert "already used" in box.park_answer
-    assert "Sends again" in connect(cli)
+    assert "Resumed;" in connect(cli)
 
 
 def test_the_doctor_finds_nothing_wrong_with_a_stranger(

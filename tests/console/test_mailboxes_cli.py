@@ -56,7 +56,7 @@ def test_a_mailbox_is_connected_by_the_callback(cli: Cli) -> None:
     assert ALERTS in page.text
     assert page.headers["Cache-Control"] == "no-store"
     assert f"connected, by {ALERTS}" in out
-    assert f"Sends again: {ALERTS}" in out
+    assert f"Resumed; the next mail shows whether the cause is gone. Mailbox: {ALERTS}." in out
     box = shown(cli)
     assert (box["standing"], box["grant_kind"], box["account"]) == ("ready", "delegated", ALERTS)
     with opened() as context, read(context.engine) as conn:
@@ -501,7 +501,9 @@ def test_parking_and_resuming_by_hand(cli: Cli) -> None:
     assert cli("mailboxes", "park", ALERTS).code == 4
     assert "by-hand" in cli("mailboxes", "list").out
     assert "answer" not in cli("mailboxes", "show", ALERTS).out
-    assert f"Sends again: {ALERTS}" in cli("mailboxes", "resume", ALERTS).out
+    resumed = cli("mailboxes", "resume", ALERTS)
+    assert "Resumed" not in resumed.out
+    assert f"not connected: `alertpost mailboxes connect {ALERTS}`" in resumed.out
     assert shown(cli)["parked_at"] is None
 
 
@@ -515,7 +517,20 @@ def test_resuming_several_asks_first(cli: Cli) -> None:
     assert refused.code == 2
     assert "2 mailboxes" in refused.err
     done = cli("mailboxes", "resume", ALERTS, "--yes")
-    assert f"Sends again: {ADMIN}, {ALERTS}" in done.out
+    assert f"not connected: `alertpost mailboxes connect {ALERTS}`" in done.out
+    assert shown(cli)["parked_at"] is None
+
+
+def test_nobody_says_that_it_sends_before_a_mail_went(cli: Cli) -> None:
+    """The cause may still be there, so it is said that the next mail shows it."""
+    cli.connected()
+    park("not-licensed")
+
+    done = cli("mailboxes", "resume", ALERTS)
+
+    assert done.code == 0, done.err
+    assert "Sends again" not in done.out
+    assert f"Resumed; the next mail shows whether the cause is gone. Mailbox: {ALERTS}." in done.out
 
 
 def test_mailboxes_are_edited_and_removed(cli: Cli) -> None:

@@ -130,9 +130,12 @@ def test_a_reader_may_have_enough(tmp_path: Path, json_wanted: list[str]) -> Non
 
 
 def _report(home: Path, options: list[str], out: IO[str]) -> subprocess.Popen[str]:
+    given = os.environ | {"ALERTPOST_DATA_DIR": str(home / "var")}
+    made = [sys.executable, "-m", "console.cli", "init"]
+    subprocess.run(made, env=given, check=True, capture_output=True, timeout=60)
     return subprocess.Popen(
         [sys.executable, "-m", "console.cli", "report", *options],
-        env=os.environ | {"ALERTPOST_DATA_DIR": str(home / "var")},
+        env=given,
         stdout=out,
         stderr=subprocess.PIPE,
         text=True,

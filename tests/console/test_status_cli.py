@@ -92,11 +92,12 @@ def test_json_has_everything(world: CliWorld, worker: Presence) -> None:
     found = said.json
     assert set(found) == {
         "at", "needs_a_person", "first_step", "tenants", "mailboxes", "waiting", "in_hand",
-        "lanes", "dead", "suppressed", "host_holds", "recipients", "redis", "workers", "expiries", "unsent",
-        "warnings",
+        "lanes", "dead", "suppressed", "host_holds", "recipients", "redis", "sql", "workers",
+        "expiries", "unsent", "warnings",
     }  # fmt: skip
     assert found["tenants"] == {"ready": 2, "waiting": 0, "without_mailbox": 0}
-    assert found["redis"] == {"answers": True, "reason": None}
+    assert found["redis"] == {"answers": True, "writes": True, "reason": None}
+    assert found["sql"] == {"writes": True, "reason": None}
     assert [one["name"] for one in found["workers"]] == ["msp-1-4711"]
     assert (found["needs_a_person"], found["first_step"]) == ([], None)
 
@@ -119,7 +120,7 @@ def test_a_bad_day(world: CliWorld, worker: Presence) -> None:
     assert said.code == 7
     for text in (
         "3 things need a person",
-        "1 mailbox is parked: smtp-auth-disabled-tenant",
+        f"{CONTOSO} is parked: smtp-auth-disabled-tenant",
         f"alertpost mailboxes resume {CONTOSO}",
         "SMTP AUTH is switched off.",
         "Switch it on.",

@@ -223,20 +223,22 @@ def test_a_new_secret_resumes_what_waited_for_it(
     cli: Cli, reason: str, scope: lane.Scope, goes_on: bool
 ) -> None:
     """A new secret ends parks of the old one and no others."""
-    cli.add_tenant()
-    cli("mailboxes", "add", "contoso", ALERTS)
+    cli.connected()
     park(reason, scope)
+    # The same secret under another number would be known; Entra has a second one for the app.
+    registration = next(iter(cli.sandbox.world.apps.values()))
+    new = registration.add_secret(ends_at=cli.sandbox.world.clock() + 1e6).value
 
-    ran = cli("tenants", "edit", "contoso", "--client-secret-file", cli.secret_file("new~one"))
+    ran = cli("tenants", "edit", "contoso", "--client-secret-file", cli.secret_file(new))
 
     assert ran.code == 0, ran.err
-    assert (f"Sends again: {ALERTS}" in ran.out) is goes_on
+    assert (f"whether the cause is gone. Mailbox: {ALERTS}" in ran.out) is goes_on
     parked = cli("mailboxes", "show", ALERTS, "--json").json["parked_at"]
     assert (parked is None) is goes_on
 
 
 def test_a_new_secret_of_a_shared_app_resumes_every_tenant(cli: Cli) -> None:
-    """Whoever shares the app goes on too, also by `apps secret`."""
+    """Whoever shares the app goes on too; who was never connected sends nothing, so not named."""
     cli.add_tenant()
     cli("tenants", "add", "fabrikam", "--directory-id", GUID, "--app", "contoso")
     cli("mailboxes", "add", "contoso", ALERTS)
@@ -245,7 +247,9 @@ def test_a_new_secret_of_a_shared_app_resumes_every_tenant(cli: Cli) -> None:
 
     ran = cli("apps", "secret", "contoso", "--client-secret-file", cli.secret_file("new~one"))
 
-    assert f"Sends again: {ALERTS}, alerts@fabrikam.example." in ran.out
+    assert "Resumed" not in ran.out
+    for address in (ALERTS, "alerts@fabrikam.example"):
+        assert cli("mailboxes", "show", address, "--json").json["parked_at"] is None
 
 
 def test_other_settings_resume_what_could_not_connect(cli: Cli) -> None:
@@ -254,10 +258,11 @@ def test_other_settings_resume_what_could_not_connect(cli: Cli) -> None:
     cli("mailboxes", "add", "contoso", ALERTS)
     park("tenant-unknown", "tenant")
 
-    assert "Sends again" not in cli("tenants", "edit", "contoso", "--name", "Contoso").out
+    assert "Resumed" not in cli("tenants", "edit", "contoso", "--name", "Contoso").out
     ran = cli("tenants", "edit", "contoso", "--reset", "authority", "--smtp-port", "2525")
 
-    assert f"Sends again: {ALERTS}" in ran.out
+    assert ran.code == 0, ran.err
+    assert cli("mailboxes", "show", ALERTS, "--json").json["parked_at"] is None
     shown = cli("tenants", "show", "contoso", "--json").json
     assert shown["authority"] is None
     assert shown["in_force"]["authority"].startswith("https://login.microsoftonline.com/")

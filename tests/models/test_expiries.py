@@ -21,6 +21,7 @@ from models.expiries import (
     Kind,
     Level,
     credential_rows,
+    days_left,
     expiries,
     level_of,
 )
@@ -324,3 +325,55 @@ def test_the_last_refresh_counts(engine: Engine) -> None:
 
     assert grant.ends_at == used_at + GRANT_IDLE
     assert secret.level is Level.UNKNOWN
+
+
+# -- refused --------------------------------------------------------------------------------------
+
+
+def _refused(row: CredentialRow) -> CredentialRow:
+    return replace(
+        row,
+        worked_at=NOW - 9 * DAY,
+        refused_at=NOW - DAY,
+        refused_rule="secret-expired",
+        refused_answer="AADSTS7000222 trace",
+    )
+
+
+@pytest.mark.parametrize("ends_at", [None, NOW + 365 * DAY, NOW + 4 * DAY])
+def test_a_refused_credential_needs_a_person_whatever_its_date(ends_at: datetime | None) -> None:
+    """No other one works, so nothing is sent soon; it comes first, and says who refused it."""
+    one = expiries([_refused(replace(ROW, credential_expires_at=ends_at))], NOW)[0]
+
+    assert one.kind is Kind.CLIENT_SECRET
+    assert one.is_due(NOW, within=timedelta(0))
+    assert (one.level, one.refused) == (Level.REFUSED, "AADSTS7000222")
+    assert one.command.startswith("alertpost apps secret main --client-secret-file FILE")
+
+
+def test_a_refused_credential_beside_one_that_works_alarms_nobody() -> None:
+    """Mailboxes go by the other one."""
+    works = replace(ROW, credential_expires_at=NOW + 365 * DAY, worked_at=NOW - DAY)
+    newer = replace(_refused(works), number=2)
+
+    found = [one for one in expiries([works, newer], NOW) if one.kind is not Kind.GRANT]
+
+    assert not [one for one in found if one.refused or one.is_due(NOW, within=30 * DAY)]
+
+
+@pytest.mark.parametrize(
+    ("left", "days"),
+    [
+        (timedelta(seconds=1), 1),
+        (DAY, 1),
+        (2 * DAY + timedelta(hours=3, minutes=13), 3),
+        (7 * DAY, 7),
+        (timedelta(0), 0),
+        (-timedelta(seconds=1), -1),
+        (-2 * DAY, -2),
+    ],
+)
+def test_days_are_counted_one_way(left: timedelta, days: int) -> None:
+    """A day that has begun counts whole, in every list, line and mail."""
+    assert days_left(left) == days
+    assert _secret(replace(ROW, credential_expires_at=NOW + left)).days == days

@@ -14,6 +14,7 @@ from models.database import write
 from models.errors import LifecycleError
 from models.lane import AttemptRecord, Outcome
 from models.lane_outcome import as_row
+from models.quota import charge
 from tests.models.factories import (
     ATTEMPT,
     LONG_AGO,
@@ -248,6 +249,68 @@ def test_late_accept_while_another_sends(engine: Engine) -> None:
     assert changed == [False]
     assert (row.state, row.claimed_by, row.uncertain) == ("sending", "other", True)
     assert [a.outcome for a in attempts(engine, key)] == ["sending"]
+
+
+@pytest.mark.parametrize("state", ["accepted", "cancelled", "expired"])
+def test_late_accept_of_what_is_over(engine: Engine, state: str) -> None:
+    """A delivery that another visit sent, or that was ended, is marked when a late 250 meets it."""
+    world, [key] = hold(engine)
+    set_delivery(engine, key, state=state, claimed_by=None, claimed_until=None)
+
+    changed = settle(engine, outcome(world, key))
+
+    row = row_of(engine, key)
+    assert changed == [False]
+    assert (row.state, row.uncertain) == (state, True)
+
+
+def test_late_accept_of_some(engine: Engine) -> None:
+    """Recipients that have it already are left out of the next try, though others try by now."""
+    world, [key] = hold(engine)
+    set_delivery(engine, key, claimed_by="other", taken={"a@example.com": "250 first"})
+    late = outcome(
+        world, key, transition=lifecycle.RETRY, delay_seconds=5.0, taken={"b@example.com": "250 ok"}
+    )
+
+    changed = settle(engine, late)
+
+    row = row_of(engine, key)
+    assert changed == [False]
+    assert (row.state, row.claimed_by, row.uncertain) == ("sending", "other", True)
+    assert row.taken == {"a@example.com": "250 first", "b@example.com": "250 ok"}
+
+
+def test_late_doubt(engine: Engine) -> None:
+    """A mail whose reply never came is marked also where the claim was lost meanwhile."""
+    world, [key] = hold(engine)
+    set_delivery(engine, key, state="queued", claimed_by=None, claimed_until=None)
+
+    settle(engine, outcome(world, key, transition=lifecycle.RETRY, uncertain=True))
+
+    assert row_of(engine, key).uncertain is True
+
+
+@pytest.mark.parametrize("transition", [lifecycle.ACCEPT, lifecycle.RETRY, lifecycle.GIVE_UP])
+def test_recorded_twice_is_recorded_once(engine: Engine, transition: lifecycle.Transition) -> None:
+    """Where the answer to a commit was lost, trying again changes nothing and marks nothing."""
+    world, [key] = hold(engine)
+    spent = charge(
+        ["ops@example.com"], account="a@example.com", tenant_id=world.tenant_id,
+        accepted_domains=None, bucket_seconds=900.0,
+    )  # fmt: skip
+    told = outcome(world, key, transition=transition, spent=spent)
+
+    first = settle(engine, told)
+    before = row_of(engine, key)
+    again = settle(engine, told)
+
+    assert (first, again) == ([True], [True])
+    assert row_of(engine, key) == before
+    assert before.uncertain is False
+    assert len(attempts(engine, key)) == 1
+    with engine.connect() as conn:
+        counted = conn.execute(text("SELECT sum(recipients) FROM recipient_count")).scalar_one()
+    assert counted == 1
 
 
 def test_late_retry_is_refused(engine: Engine) -> None:

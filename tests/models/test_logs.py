@@ -390,3 +390,17 @@ def test_no_text_takes_long(piece: str) -> None:
     redact_text(f"@secret{text}")
 
     assert time.process_time() - started < 0.5
+
+
+def test_what_dramatiq_would_say_every_three_seconds_is_left_out() -> None:
+    """That wake-ups cannot be fetched is our own event, said once."""
+    stream = io.StringIO()
+    logs.setup(LogSettings(format="json"), process="worker", stream=stream)
+
+    logger = logging.getLogger("dramatiq.worker.ConsumerThread(default)")
+    logger.critical("Consumer encountered a connection error: %s", "gone")
+    logger.critical("Something else")
+
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
+        "Something else"
+    ]

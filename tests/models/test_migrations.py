@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from models import directory, intake, schema
 from models.credential import Credential
 from models.database import create_engine_from, read, write
-from models.errors import ConfigurationError
+from models.errors import ConfigurationError, NewerSchema
 from models.ids import uuid7
 from models.rotation import rotate
 from models.schema import is_current, upgrade
@@ -99,6 +99,19 @@ def test_empty_is_not_current(empty_url: str) -> None:
             conn.execute(text("SELECT count(*) FROM delivery"))
     finally:
         engine.dispose()
+
+
+def test_a_newer_schema_is_told_and_left_alone(engine: Engine) -> None:
+    """A program that is older than the tables says so in a sentence, and changes nothing."""
+    with write(engine) as conn:
+        conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    for look in (is_current, upgrade):
+        with pytest.raises(NewerSchema, match="newer") as caught:
+            look(engine)
+        assert "\n" not in str(caught.value)
+    with read(engine) as conn:
+        assert conn.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
 
 
 def test_credentials_of_an_old_database_go_on_opening(empty_url: str) -> None:

@@ -257,7 +257,7 @@ def test_what_kubernetes_announces_is_no_mistake(
         ({"SECRET_KEYS": "hunter2"}, "an encryption key is 32 bytes in base64"),
         ({"CA_FILE": "missing.pem"}, "missing.pem cannot be read: No such file or directory"),
         ({"REDIS_PREFIX": "with space"}, "pattern"),
-        ({"SMTP__EHLO_NAME": "two words"}, "pattern"),
+        ({"SMTP__EHLO_NAME": "two words"}, "must be a domain name"),
         (
             {"PACING__CRITICAL_RESERVE": "30"},
             (

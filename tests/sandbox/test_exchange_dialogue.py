@@ -48,7 +48,23 @@ async def test_greets_and_offers_what_exchange_offers():
     ("lines", "reply"),
     [
         pytest.param(["MAIL FROM:<a@b.example>"], "503 5.5.2 Send hello first", id="no-hello"),
-        pytest.param(["EHLO a_b!"], "501 5.5.4 Invalid domain name", id="hello-name"),
+        *(
+            pytest.param([f"EHLO {name}"], "501 5.5.4 Invalid domain name", id=f"hello-{name[:20]}")
+            for name in (
+                "a_b!",
+                "my_app.internal",
+                "host.",
+                "a..b",
+                "-a.example",
+                "a-.example",
+                "a b",
+                f"{'a' * 64}.example",
+                "[my-host]",
+                "[IPv6:nope]",
+                "b\u00fcro.example",
+                "x." * 130 + "x",
+            )
+        ),
         pytest.param(["EHLO"], "501 5.5.4 Invalid domain name", id="no-name"),
         pytest.param(["EHLO a.b", "AUTH XOAUTH2 dXNlcg=="], "504 5.7.4", id="auth-before-tls"),
         pytest.param(

@@ -12,6 +12,7 @@ import pytest
 import redis
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import AsyncIO, Middleware
+from structlog.testing import capture_logs
 
 from models import wakeup
 from models.waker import Waker
@@ -258,3 +259,41 @@ def test_delayed_messages_are_looked_for_seldom_but_found(make, redis_client):
     assert not redis_client.exists(f"{broker.namespace}:__heartbeats__")
     consumer._fetch_at = 0.0
     assert next(consumer) is not None
+
+
+REFUSALS = [
+    ("CONFIG", "SET", "maxmemory", "1"),
+    ("REPLICAOF", "127.0.0.1", "1"),
+    ("ACL", "SETUSER", "default", "on", "nopass", "~*", "+@all", "-@write"),
+]
+
+
+@pytest.mark.parametrize("refuse", REFUSALS)
+def test_a_refusal_is_told_once_and_without_a_trace(hasty, own_redis, refuse):
+    """Dramatiq tries again as after a lost connection; its trace every second helps nobody."""
+    consumer = hasty.consume(wakeup.QUEUE, timeout=50)
+    with redis.Redis.from_url(own_redis.url) as client, capture_logs() as logs:
+        client.execute_command(*refuse)
+        for _ in range(3):
+            with pytest.raises(ConnectionClosed):
+                next(consumer)
+        own_redis.kill()
+        own_redis.start()
+        next(consumer)
+
+    assert [log["event"] for log in logs] == ["wakeups_unheard", "wakeups_heard"]
+    assert logs[0]["reason"].startswith("Redis refuses")
+
+
+@pytest.mark.parametrize("refuse", REFUSALS[1:])
+def test_an_acknowledgement_that_is_refused_is_made_up_for(hasty, own_redis, refuse):
+    """A worker thread is neither held nor told of a fault of Dramatiq's."""
+    _send(hasty)
+    consumer = hasty.consume(wakeup.QUEUE, timeout=50)
+    message = next(consumer)
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.execute_command(*refuse)
+
+    consumer.ack(message)
+
+    assert list(hasty.owed[wakeup.QUEUE]) == [message.options["redis_message_id"]]

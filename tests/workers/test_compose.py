@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.alert import AlertEmail
@@ -227,6 +227,7 @@ FILES = st.fixed_dictionaries(
         ]
     }
 )
+@settings(deadline=None)
 def test_whatever_goes_in_comes_out(changes: dict[str, object]) -> None:
     """Subject, addresses, texts, files and headers of any script arrive unchanged, and nothing else."""
     try:
@@ -238,6 +239,7 @@ def test_whatever_goes_in_comes_out(changes: dict[str, object]) -> None:
 
 
 @given(st.binary(max_size=40), st.text(st.sampled_from("\r\n:abB cX-"), max_size=40))
+@settings(deadline=None)
 def test_no_second_header_or_mail(name: bytes, value: str) -> None:
     """Whatever a producer writes into one-line fields adds no line of its own."""
     for field, tried in (

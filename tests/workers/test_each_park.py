@@ -133,6 +133,7 @@ EXCHANGE = [
     ),
     Case("not-authenticated-again", replies("mail", "not_authenticated"), MAILBOX, cure="resume",
          tries=2, **BARE),
+    Case("ehlo-name-refused", replies("ehlo", "invalid_domain_name"), MAILBOX, cure="probe", **BARE),
     Case("protocol-error-again", replies("ehlo", "hello_first"), MAILBOX, cure="resume", tries=2,
          **BARE),
     Case("certificate-invalid-again", replies("starttls", WrongCertificate()), MAILBOX,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
+from structlog.testing import capture_logs
 
 from models.presence import ALIVE_SECONDS, Presence, living
 from models.redis_keys import RedisKeys
@@ -94,3 +96,29 @@ async def test_services_beat_until_they_close(whole: Whole, redis_client: redis.
     whole.services.visits.stop()
     await whole.services.close()
     assert living(redis_client, keys) == []
+
+
+async def test_a_redis_that_refuses_is_told_when_it_begins_and_when_it_ends(
+    own_redis: Any, redis_keys: RedisKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice in all, however long it lasts, with what is refused and what to do."""
+    monkeypatch.setattr("workers.heartbeat.BEAT_SECONDS", 0.01)
+    client = redis.asyncio.Redis.from_url(own_redis.url, retry=None)
+    stop = asyncio.Event()
+    with capture_logs() as logs:
+        beating = asyncio.create_task(Heartbeat(client, redis_keys, ONE).run(stop))
+        async with asyncio.timeout(20):
+            await client.config_set("maxmemory", 1)
+            refused = (await client.info("stats"))["total_error_replies"]
+            while (await client.info("stats"))["total_error_replies"] < refused + 5:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await client.config_set("maxmemory", 0)
+            while await client.zscore(redis_keys.workers, ONE.as_text()) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            stop.set()
+            await beating
+    await client.aclose()
+
+    assert [log["event"] for log in logs] == ["redis_unusable", "redis_usable"]
+    assert "memory is full" in logs[0]["reason"]
+    assert logs[0]["next_step"]

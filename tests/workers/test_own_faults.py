@@ -17,7 +17,7 @@ from models.tables import METADATA
 from sandbox.faults import Answer, Close, Fault
 from tests.fixtures.whole import MAILBOX, Whole
 from tests.workers.test_visit_parks import LONG_AGO
-from tests.workers.visit_parts import IMPATIENT, change, flush, listening, send, send_many, visit
+from tests.workers.visit_parts import IMPATIENT, change, listening, send, send_many, visit
 from workers import conclusion
 from workers import visit as visit_module
 from workers.faults import FIRST_SECONDS, VISIT_FAILED
@@ -204,7 +204,8 @@ async def test_faults_in_a_row_rest_longer_and_pause_the_mailbox_for_all_to_see(
     monkeypatch.undo()
     faults.rested(receipt.mailbox_id)
     change(whole, MAILBOX, paused_until=LONG_AGO)
-    flush(redis_client, redis_keys)
+    for key in redis_client.scan_iter(f"{redis_keys.prefix}:pause:*", count=1000):
+        redis_client.delete(key)
     await visit(whole, receipt.mailbox_id)
 
     assert whole.row(receipt.delivery_id).state == "accepted"

@@ -237,7 +237,24 @@ SESSION = [
     # [L-EXSRV]
     Case(MAIL, 500, f"5.3.3 Unrecognized command {TRACE}", "protocol-error", SOON),
     Case(MAIL, 503, f"5.5.2 Send hello first {TRACE}", "protocol-error", SOON),
-    Case(Stage.EHLO, 501, "5.5.4 Invalid domain name", "protocol-error", SOON),
+    Case(Stage.EHLO, 501, "5.5.4 Invalid domain name", "ehlo-name-refused", PARK, MAILBOX),
+    Case(Stage.EHLO, 501, "5.5.4 [XX.PROD.OUTLOOK.COM]", "ehlo-name-refused", PARK, MAILBOX),
+    Case(
+        Stage.EHLO,
+        501,
+        "Syntactically invalid EHLO argument(s)",
+        "ehlo-name-refused",
+        PARK,
+        MAILBOX,
+    ),
+    Case(
+        Stage.EHLO,
+        504,
+        "5.5.2 <x>: Helo command rejected: need fully-qualified hostname",
+        "ehlo-name-refused",
+        PARK,
+        MAILBOX,
+    ),
     Case(Stage.EHLO, 502, "what?", "protocol-error", SOON),
 ]
 

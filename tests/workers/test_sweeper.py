@@ -16,6 +16,8 @@ from models.errors import ConfigurationError, StoreUnavailable
 from models.lane_sweep import Sweep
 from models.redis_keys import RedisKeys
 from models.settings import SweepSettings
+from workers.begun import Begun
+from workers.clock_watch import RedisClock
 from workers.sweeper import Sweeper
 
 NOTHING = Sweep(due=[], recovered=0, buried=0, expired=0, probes=[])
@@ -31,6 +33,8 @@ class Rounds:
     async def run(self, operation: Any) -> Any:
         if operation is database.now:
             return datetime.now(UTC)
+        if operation is lane.abandoned_visits:
+            return []
         if getattr(operation, "func", operation) is not lane.sweep:
             return 0
         self.swept += 1
@@ -59,6 +63,8 @@ def _sweeper(
         settings=SweepSettings(interval_seconds=0.1),
         claim_seconds=20.0,
         worker=name,
+        begun=Begun(client, keys, worker=name, memory=lambda: None),
+        redis_clock=RedisClock(client, keys),
     )
 
 

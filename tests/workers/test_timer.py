@@ -157,3 +157,26 @@ async def test_a_wake_that_fails_does_not_stop_the_clock(timer):
             await bell.until(1)
 
     assert [log["event"] for log in logs] == ["alarms_unheard"]
+
+
+async def test_a_full_redis_is_said_once(own_redis, redis_keys):
+    """It lets alarms be taken out and none be put in: that is one outage, not one a look."""
+    client = redis.asyncio.Redis.from_url(own_redis.url, retry=None)
+    timer = Timer(client, redis_keys)
+    bell = Bell()
+
+    with capture_logs() as logs:
+        async with _running(timer, bell):
+            await timer.set(uuid4(), 0)
+            await bell.until(1)
+            await client.config_set("maxmemory", 1)
+            for _ in range(3):
+                await timer.set(uuid4(), 0)
+                await timer._ring(bell)
+            await client.config_set("maxmemory", 0)
+            await timer.set(uuid4(), 0)
+            await bell.until(2)
+
+    await client.aclose()
+    assert [log["event"] for log in logs] == ["alarms_stopped", "alarms_resumed"]
+    assert "memory is full" in logs[0]["reason"]
