@@ -30,7 +30,7 @@ def ask(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"{question} Nobody can answer here: add --yes to say so")
+        raise ConfigurationError(f"{question} No terminal to ask on: add --yes")
     # On standard error, so that what scripts read holds nothing but the answer.
     if not typer.confirm(question, err=True):
         complain("nothing was changed")

@@ -184,7 +184,7 @@ def when_it_ends(one: Expiry) -> str:
         ends = "" if one.ends_at is None else f", whatever its end, {one.ends_at:%Y-%m-%d}, says"
         return f"is refused by Entra ({one.refused}) and no other one works{ends}"
     if one.ends_at is None or one.days is None:
-        return "has an end that nobody told"
+        return "has no known end date"
     if one.level is Level.ENDED or one.days < 0:
         return f"ended on {one.ends_at:%Y-%m-%d}"
     day = one.level is Level.DAY

@@ -156,4 +156,10 @@ def _moment(text: str) -> datetime:
         raise ConfigurationError(
             f"--secret-expires {text!r}: write a date such as 2027-03-01"
         ) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment <= datetime.now(UTC):
+        raise ConfigurationError(
+            f"--secret-expires {text!r} is past: such a secret is refused; give the date "
+            "that Entra shows beside the secret"
+        )
+    return moment

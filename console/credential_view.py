@@ -208,6 +208,6 @@ def free_file(file: str | None) -> None:
         return
     path = typed_path(file)
     if path.exists():
-        raise ConfigurationError(f"{file}: it is there already; name another file")
+        raise ConfigurationError(f"{file}: it exists already; name another file")
     if not path.parent.is_dir():
         raise ConfigurationError(f"{file}: there is no folder {path.parent}")

@@ -115,7 +115,7 @@ def _by_whom(done: Recorded) -> str:
     entry = done.entry
     deed = _DEEDS.get(entry.action, entry.action)
     why = f": {entry.reason}" if entry.reason else ", no reason given"
-    forced = " by force" if entry.detail.get("forced") else ""
+    forced = " (forced)" if entry.detail.get("forced") else ""
     return printable(f"{deed}{forced} by {entry.actor} at {cell(done.at)}{why}").replace(
         "\n", " / "
     )
@@ -124,11 +124,12 @@ def _by_whom(done: Recorded) -> str:
 def _print_attempt(attempt: AttemptRow) -> None:
     began = attempt.started_at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     counted = "" if attempt.counted else ", not counted"
+    after = "" if attempt.outcome == attempt.rule else f", then {attempt.outcome}"
     out.print(
         Text.assemble(
             (f"\nTry {attempt.number}", "bold"),
             f"  {began}Z, {attempt.duration_ms} ms{counted}\n",
-            f"  at {attempt.stage}: {attempt.rule}, then {attempt.outcome}",
+            f"  {attempt.stage}: {attempt.rule}{after}",
             f"  (host {attempt.smtp_host}, worker {attempt.worker})" if attempt.smtp_host else "",
         )
     )

@@ -90,7 +90,7 @@ def checked_object_id(text: str) -> str:
         return str(UUID(text))
     except ValueError:
         raise ConfigurationError(
-            f"object id {text!r} is no GUID; copy it from Enterprise applications in the Entra "
+            f"object id {text!r} is not a GUID; copy it from Enterprise applications in the Entra "
             "admin center"
         ) from None
 
@@ -125,7 +125,7 @@ def _end(lines: Sequence[str], addresses: Sequence[str]) -> str:
         [
             *lines,
             "",
-            "# The mailbox' own switch for Authenticated SMTP, OAuth included:",
+            "# The mailbox's own switch for Authenticated SMTP, OAuth included:",
             *switches,
             "",
             "# All this takes up to an hour to hold. Then:",

@@ -208,7 +208,7 @@ def _print_held(held: Held) -> None:
             "  next": held.next_step or (meaning and meaning.next_step),
             "  command": command_of(held),
             "  tries itself": held.tries_at,
-            "  goes on": held.until,
+            "  continues": held.until,
         }
     )
 

@@ -55,10 +55,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A line that cannot be understood, and why."""
+    """A line that cannot be understood, and why; with what could be read of whom it is about."""
 
     number: int
     reason: str
+    slug: str = ""
+    mailbox: str | None = None
 
 
 def read_sheet(octets: bytes, *, app: str | None = None) -> Iterator[Row | BadRow]:
@@ -111,7 +113,7 @@ def _columns(headings: Sequence[str]) -> list[str]:
             raise ConfigurationError(f"column {name!r} is not known; {hint}")
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
-        raise ConfigurationError(f"column {min(doubled)!r} is there twice")
+        raise ConfigurationError(f"column {min(doubled)!r} stands twice")
     missing = [name for name in REQUIRED if name not in names]
     if missing:
         raise ConfigurationError(f"column {missing[0]!r} is missing; known are {_known()}")
@@ -144,6 +146,7 @@ def _row(
             number,
             f"has {len(cells)} cells, the headings are {len(columns)}; put cells that hold a "
             "delimiter between quotes",
+            dict(zip(columns, cells, strict=False)).get("slug", ""),
         )
     given = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
     slug = given.pop("slug", "")
@@ -152,11 +155,11 @@ def _row(
     mailbox = given.pop("mailbox", None)
     names = {name: given.pop(name) for name in MAILBOX_COLUMNS[1:] if name in given}
     if names and mailbox is None:
-        return BadRow(number, f"has {min(names)} and no mailbox")
+        return BadRow(number, f"has {min(names)} and no mailbox", slug)
     try:
         tenant = {name: _value(name, cell) for name, cell in given.items()}
     except ValueError as error:
-        return BadRow(number, str(error))
+        return BadRow(number, str(error), slug, mailbox)
     if app is not None:
         tenant.setdefault("app", app)
     return Row(number, slug, tenant, mailbox, names)
@@ -165,7 +168,7 @@ def _row(
 def _value(name: str, cell: str) -> Any:
     if name in _NUMBERS:
         if not cell.isascii() or not cell.isdigit():
-            raise ValueError(f"{name} {cell!r} is no number")
+            raise ValueError(f"{name} {cell!r} is not a number")
         return int(cell)
     if name == "trial":
         if cell.lower() not in _YES | _NO:

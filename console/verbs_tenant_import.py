@@ -7,6 +7,7 @@ after it was mended. What a cell does not say stays as it is. Nothing is ever re
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from models.database import write
 from models.errors import ConfigurationError, Conflict, NotFound
 from models.mailboxes import MailboxChanges
 from models.secret_routes import seal_route
-from models.tenants import TenantChanges, TenantEntry, TenantOptions
+from models.tenants import TenantChanges, TenantEntry, TenantOptions, WouldLoseConsents
 
 _REFUSALS = (ConfigurationError, Conflict, NotFound)
 
@@ -106,7 +107,7 @@ def rehearse(
 
 def _bad(row: Row | BadRow, reason: str) -> Done:
     if isinstance(row, BadRow):
-        return Done(row.number, "", None, Fate.BAD, reason)
+        return Done(row.number, row.slug, row.mailbox, Fate.BAD, reason)
     return Done(row.number, row.slug, row.mailbox, Fate.BAD, reason)
 
 
@@ -132,7 +133,21 @@ def _tenant(
         seal_route(conn, context.vault, entry, hosts=context.hosts, given=row.tenant.keys())
         verbs_tenants.note_added(conn, actor, entry)
         return Fate.ADDED, ["tenant"], {}
-    after = tenants.edit_tenant(conn, row.slug, **cast("TenantChanges", row.tenant))
+    try:
+        after = tenants.edit_tenant(conn, row.slug, **cast("TenantChanges", row.tenant))
+    except WouldLoseConsents as lost:
+        # A sheet forces nothing: one tenant at a time, by its own command.
+        columns = ("app" if name == "client_id" else name for name in lost.changed)
+        options = [
+            part
+            for name in columns
+            if name in row.tenant
+            for part in (f"--{name.replace('_', '-')}", str(row.tenant[name]))
+        ]
+        command = shlex.join(["alertpost", "tenants", "edit", row.slug, *options, "--force"])
+        raise Conflict(
+            f"{lost.said}; `{command}` changes it anyway, reconnect them afterwards"
+        ) from None
     seal_route(
         conn, context.vault, after, hosts=context.hosts, before=before, given=row.tenant.keys()
     )
@@ -167,7 +182,7 @@ def _mailbox(conn: Connection, row: Row, address: str, actor: str) -> tuple[Fate
         return Fate.ADDED, ["mailbox"]
     if before.tenant_slug != row.slug:
         raise Conflict(
-            f"mailbox {before.address!r} is there already, at tenant {before.tenant_slug!r}; "
+            f"mailbox {before.address!r} exists already, at tenant {before.tenant_slug!r}; "
             f"'alertpost mailboxes remove {before.address}' frees it"
         )
     after = mailboxes.edit_mailbox(conn, before.address, **names)

@@ -87,7 +87,7 @@ def add(
         raise ConfigurationError(
             "give --client-id with --client-secret-file (or a certificate: --pfx-file, "
             "--certificate-file and --private-key-file, --generate-certificate), or --app NAME to "
-            "use an app registration that is there"
+            "use an existing app registration"
         )
     if app is not None and (client_id or credential):
         raise ConfigurationError(

@@ -57,7 +57,7 @@ class ToldThing:
             level = "ended" if self.detail == "ended" else f"{self.detail} before its end"
             return f"{self.kind} of {self.subjects[0]}: {level}, {self.moment:%Y-%m-%d}"
         boxes = counted(len(self.subjects), "mailbox", "mailboxes")
-        return f"lost for {self.cause}: {boxes}: {some_of(self.subjects)}"
+        return f"{boxes} cannot send ({_rule(self.cause)}): {some_of(self.subjects)}"
 
     def since(self) -> str:
         """Say what became of it, as far as something could."""
@@ -84,7 +84,7 @@ def as_json(thing: ToldThing) -> dict[str, Any]:
 def print_things(shown: Sequence[ToldThing]) -> None:
     """Print a table."""
     print_table(
-        ("Told", "What", "Times", "Since then", "To", "Mail", "State"),
+        ("Sent", "What", "Times", "Since then", "To", "Mail", "State"),
         [
             (
                 one.told_at, one.what(), one.tellings, one.since(), some_of(one.to),
@@ -93,8 +93,13 @@ def print_things(shown: Sequence[ToldThing]) -> None:
             for one in shown
         ],
         right=("Times",),
-        empty="Nothing was told yet.",
+        empty="No warnings sent yet.",
     )  # fmt: skip
+
+
+def _rule(cause: str) -> str:
+    """Leave out of a cause whether it is told by mailbox, tenant or app."""
+    return cause.rpartition(": ")[2]
 
 
 def _thing(one: Told) -> tuple[object, ...]:

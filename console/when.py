@@ -24,7 +24,7 @@ def parse_span(text: str) -> timedelta:
     """
     found = _SPAN.fullmatch(text.strip())
     if found is None:
-        raise ValueError(f"{text!r} is no length of time; write 90s, 15m, 2h, 3d or 1w")
+        raise ValueError(f"{text!r} is not a length of time; write 90s, 15m, 2h, 3d or 1w")
     try:
         return timedelta(**{_UNITS[found[2].lower()]: int(found[1])})
     except OverflowError as error:
@@ -65,7 +65,7 @@ def _parse(text: str, counted: Callable[[timedelta], datetime]) -> datetime:
         raise ValueError(f"{text!r} is beyond the years that a calendar has") from error
     except ValueError as error:
         raise ValueError(
-            f"{text!r} is no moment; write 2h or 3d, a date such as 2026-11-01 (midnight UTC), "
+            f"{text!r} is not a time; write 2h or 3d, a date such as 2026-11-01 (midnight UTC), "
             "or 2026-11-01T08:00Z"
         ) from error
     raise ValueError(f"{text!r} has no time zone; append Z, or an offset such as +01:00")

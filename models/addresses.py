@@ -97,7 +97,7 @@ def parse_address(text: str) -> Address:
         local, _, domain = text.partition("@")
         if len(local) <= _MAX_LOCAL_OCTETS and all(len(s) <= 63 for s in domain.split(".")):  # noqa: PLR2004
             if domain.endswith("-"):
-                raise ValueError("has a domain that is no domain name")
+                raise ValueError("has a domain that is not a domain name")
             return Address("", local, domain, domain)
     name, spec = _split(text)
     local, at, domain = spec.rpartition("@")
@@ -183,7 +183,7 @@ def _checked_domain(domain: str) -> tuple[str, str]:
     if len(labels) < 2:  # noqa: PLR2004 - a name and a top-level domain
         raise ValueError("has a domain without a dot, which Exchange Online refuses (5.1.6)")
     if len(ascii_domain) > _MAX_DOMAIN_OCTETS or not all(map(_LABEL.fullmatch, labels)):
-        raise ValueError("has a domain that is no domain name")
+        raise ValueError("has a domain that is not a domain name")
     if labels[-1].isdigit():
         raise ValueError("has an IP address for a domain; use a domain name")
     return ascii_domain, _unicode_labels(labels)

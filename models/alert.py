@@ -416,7 +416,7 @@ def _broken(field: str, reason: str) -> PydanticCustomError:
 _ALERT_FIELDS = tuple(AlertEmail.model_fields)
 _ATTACHMENT_FIELDS = tuple(Attachment.model_fields)
 _ABSENT = {name: field.default for name, field in AlertEmail.model_fields.items()}
-_NO_MOMENT = "is no moment; write it like 2026-11-01T08:00:00Z"
+_NO_MOMENT = "is not a time; write it like 2026-11-01T08:00:00Z"
 _REASONS = {
     "missing": "is missing",
     "string_type": "is not a text",
@@ -469,7 +469,7 @@ def _unknown_field(location: tuple[int | str, ...]) -> str:
         whole, known = "an attachment", _ATTACHMENT_FIELDS
     near = difflib.get_close_matches(str(location[-1])[:100], known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-    return f"is no field of {whole}; {hint}"
+    return f"is not a field of {whole}; {hint}"
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -53,12 +53,12 @@ def _addresses(value: Any) -> None:
             raise TypeError("holds something else than addresses")
         checked_name(address.name)
         if parse_address(address.spec).spec != address.spec:
-            raise ValueError("holds what is no address")
+            raise ValueError("holds what is not an address")
 
 
 def _moment(value: Any) -> None:
     if not isinstance(value, datetime) or value.tzinfo is None:
-        raise TypeError("is no moment with a time zone")
+        raise TypeError("is not a time with a time zone")
 
 
 def _attachments(value: Any) -> None:

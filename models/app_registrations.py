@@ -289,7 +289,7 @@ def _check_what_is_left(entry: App, target: Standing, now: datetime) -> None:
     if not others:
         raise Conflict(
             f"credential {target.number} is the only one of app registration {name!r}: first give "
-            f"another with 'alertpost apps secret {name}'; --force removes it all the same, and "
+            f"another with 'alertpost apps secret {name}'; --force removes it anyway, and "
             "every tenant of the app stops"
         )
     of_no_use = standing[target.number] in {State.REFUSED, State.ENDED}
@@ -300,7 +300,7 @@ def _check_what_is_left(entry: App, target: Standing, now: datetime) -> None:
     raise Conflict(
         f"no other credential of app registration {name!r} is known to work: {others[0].number} is "
         f"{standing[others[0].number]}; 'alertpost apps credentials {name} --check' asks Entra, "
-        "and --force removes it all the same"
+        "and --force removes it anyway"
     )
 
 

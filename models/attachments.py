@@ -42,7 +42,7 @@ def checked_type(value: str) -> str:
     """Return a media type that may stand in a mail; raises ValueError for any other."""
     value = value.lower()
     if not _TYPE.fullmatch(value):
-        raise ValueError("is no media type; write type/subtype without parameters")
+        raise ValueError("is not a media type; write type/subtype without parameters")
     if value.startswith(("multipart/", "message/")):
         # RFC 2046 sections 5.1 and 5.2.1 forbid base64 for both, and base64 is what keeps
         # a file's octets as they are.

@@ -144,7 +144,7 @@ def find(conn: Connection, vault: Vault, token: str) -> Link | None:
     Raises:
         NotFound: This is no token of ours.
     """
-    unknown = NotFound("this is no consent link of ours")
+    unknown = NotFound("this is not a consent link of ours")
     if len(token) > LONGEST_TOKEN or not token.isascii():
         raise unknown
     try:

@@ -153,7 +153,7 @@ def refusal_text(refused: Standing, used: Standing | None) -> str:
     said = f"{refused.kind} {refused.number} is refused by Entra ({refused.refused_code})"
     if used is None:
         return said
-    ends = "whose end nobody told"
+    ends = "whose end date is not known"
     if used.expires_at is not None:
         ends = f"which ends on {used.expires_at:%Y-%m-%d}"
     age, other = ("new", "old") if refused.number > used.number else ("old", "new")

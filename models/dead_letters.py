@@ -114,14 +114,14 @@ class Replay:
 
     def __str__(self) -> str:
         text = (
-            "1 delivery waits in its lane again"
+            "1 delivery is queued again"
             if self.replayed == 1
-            else f"{self.replayed} deliveries wait in their lanes again"
+            else f"{self.replayed} deliveries are queued again"
         )
         if self.forced:
-            text += f", {self.forced} of them by force"
+            text += " (forced)" if self.forced == self.replayed else f" ({self.forced} forced)"
         if self.expiry_cleared:
-            text += f"; {self.expiry_cleared} of them had expired and no longer will"
+            text += f"; {self.expiry_cleared} of them had expired: the deadline is gone"
         return text
 
 
@@ -428,8 +428,8 @@ _WHY_NOT = {
     State.QUEUED: "waits in its lane already",
     State.SENDING: "is being sent at this moment",
     State.ACCEPTED: "was accepted by Exchange; only --force sends it a second time",
-    State.EXPIRED: "expired; only --force sends it all the same",
-    State.CANCELLED: "was cancelled; only --force sends it all the same",
+    State.EXPIRED: "expired; only --force sends it anyway",
+    State.CANCELLED: "was cancelled; only --force sends it anyway",
     State.FOLDED: "went out as part of a digest; replay the digest",
 }
 

@@ -171,7 +171,7 @@ def find(conn: Connection, id_or_prefix: str) -> UUID:
     digits = id_or_prefix.strip().lower().replace("-", "")
     if not _HEX.fullmatch(digits) or not SHORTEST_PREFIX <= len(digits) <= _HEX_DIGITS:
         raise NotFound(
-            f"{id_or_prefix!r} is no delivery id: give all of it, or its first "
+            f"{id_or_prefix!r} is not a delivery id: give all of it, or its first "
             f"{SHORTEST_PREFIX} or more hexadecimal digits"
         )
     # A range instead of LIKE: it uses the primary key, whatever the database makes of a UUID.

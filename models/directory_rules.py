@@ -114,7 +114,7 @@ def smtp_host(value: str) -> str:
     value = value.strip()
     if len(value) > _MAX_HOST or not _HOST.fullmatch(value):
         raise ConfigurationError(
-            f"SMTP host {value!r} is no host name; the port is a setting of its own"
+            f"SMTP host {value!r} is not a host name; the port is a setting of its own"
         )
     return value.strip("[]").lower()
 
@@ -280,7 +280,7 @@ def _https(what: str, value: str) -> SplitResult:
         parts = urlsplit(value)
         port = parts.port
     except ValueError as error:
-        raise ConfigurationError(f"{what} {value!r} is no address: {error}") from error
+        raise ConfigurationError(f"{what} {value!r} is not an address: {error}") from error
     if parts.scheme != "https" or not parts.hostname:
         raise ConfigurationError(
             f"{what} {value!r}: give an address that begins with https://; MSAL takes no other"

@@ -39,12 +39,13 @@ class InvalidAlert(AlertpostError, ValueError):  # noqa: N818 - reads as what it
     An alert e-mail that breaks a rule.
 
     Attributes:
-        field: The field's name as the caller wrote it, such as ``to`` or ``attachments[1].name``.
+        field: The field's name as the caller wrote it, such as ``to`` or ``attachments[1].name``;
+            empty where all of it is wrong.
         reason: What is wrong with it and what would be right, without the value's secrets.
     """
 
     def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
+        super().__init__(f"{field}: {reason}" if field else reason)
         self.field = field
         self.reason = reason
 

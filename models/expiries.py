@@ -270,7 +270,7 @@ def _needed(
     left = None if one.expires_at is None else one.expires_at - now
     step, command = _renewal(kind, level_of(left)), f"alertpost apps secret {app} {new}"
     if refused is not None:
-        step = "Mend the newer one before this one ends; its refusal says what is wrong with it."
+        step = "Fix the newer one before this one ends; its refusal says what is wrong with it."
         command = f"alertpost apps credentials {app} --check"
     if gone:
         step, command = _refused_renewal(kind, app)
@@ -385,9 +385,11 @@ def _expiry(
 def _renewal(kind: Kind, level: Level) -> str:
     if level is Level.UNKNOWN:
         return (
-            "Nobody said when it ends: look it up in Entra, and give the same secret once more "
-            "together with that date."
+            "End date unknown. Look it up in Entra, and enter the same secret again with "
+            "--secret-expires."
         )
     if level is Level.ENDED:
-        return f"It has ended: make a new {kind} in Entra and give it here; what waits goes on."
-    return f"Make a new {kind} in Entra before this one ends, and give it here."
+        return (
+            f"It has ended: make a new {kind} in Entra and enter it here; what waits is sent then."
+        )
+    return f"Make a new {kind} in Entra before this one ends, and enter it here."

@@ -43,6 +43,7 @@ class DeliveryStanding:
 
     Attributes:
         ahead: Due deliveries of the same lane that are more severe or older.
+        id: For the commands that the sentence names.
         tries: Attempts so far, counted or not counted alike.
     """
 
@@ -61,6 +62,7 @@ class DeliveryStanding:
     refused: int = 0
     uncertain: bool = False
     ahead: int = 0
+    id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ def standing(conn: Connection, delivery_id: UUID) -> Standing:
         ).scalar_one()
     return Standing(
         delivery=DeliveryStanding(
+            id=delivery_id,
             state=state,
             severity=Severity(row.severity),
             enqueued_at=row.enqueued_at,
@@ -214,7 +217,7 @@ def _queued(
     if mailbox.connected_at is None and mailbox.parked_at is None:
         sentence = (
             f"Waits until mailbox {mailbox.address} is connected: "
-            f"alertpost mailboxes connect {mailbox.address}"
+            f"`alertpost mailboxes connect {mailbox.address}`"
         )
     elif mailbox.parked_at is not None:
         sentence = _parked(mailbox, mailbox.parked_at, now)
@@ -244,12 +247,16 @@ def _queued(
 
 
 def _parked(mailbox: MailboxStanding, since: datetime, now: datetime) -> str:
+    if mailbox.park_reason == BY_HAND:
+        why = f": {mailbox.park_meaning}" if mailbox.park_meaning else ""
+        parked = f"parked by hand since {_moment(since, now)}{why}"
+        meaning = ""
+    else:
+        parked = f"parked since {_moment(since, now)}{_because(mailbox.park_reason)}"
+        meaning = _ended(mailbox.park_meaning)
     parts = [
-        _ended(
-            f"Waits with mailbox {mailbox.address}, which is parked since {_moment(since, now)}"
-            f"{_because(mailbox.park_reason)}"
-        ),
-        _ended(mailbox.park_meaning),
+        _ended(f"Waits with mailbox {mailbox.address}, {parked}"),
+        meaning,
         _ended(mailbox.park_next_step and f"Next step: {mailbox.park_next_step}"),
     ]
     if mailbox.probe_at is not None and mailbox.park_reason == BY_HAND:
@@ -286,9 +293,10 @@ def _settled(delivery: DeliveryStanding, now: datetime) -> str:
             sentence += "; an earlier try may have arrived too"
         return f"{sentence}."
     if delivery.state is State.DEAD:
+        which = delivery.id or "ID"
         return (
             f"Died{at}{_cause(delivery)}. It is kept until someone replays or discards it: "
-            "alertpost dead replay, or alertpost dead discard."
+            f"`alertpost dead replay {which}`, or `alertpost dead discard {which}`."
         )
     if delivery.state is State.EXPIRED:
         return f"Expired{at}: it was not to be sent later than its expiry{_cause(delivery)}."

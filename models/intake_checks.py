@@ -78,5 +78,5 @@ def past(deadline: datetime | None, now: datetime) -> str:
     assert deadline is not None
     return (
         f"is past: {deadline:%Y-%m-%dT%H:%M:%SZ}, and the database's clock says "
-        f"{now:%Y-%m-%dT%H:%M:%SZ}; leave it out if the alert is to be sent all the same"
+        f"{now:%Y-%m-%dT%H:%M:%SZ}; leave it out if the alert is to be sent anyway"
     )

@@ -51,7 +51,7 @@ class Outcome:
     """Whether this try counts towards the most attempts allowed."""
     reason: str | None = None
     uncertain: bool = False
-    """The mail may have been sent all the same."""
+    """The mail may have been sent anyway."""
     refused: dict[str, str] | None = None
     """Recipients refused for good in this try, each with the reply; added to earlier ones."""
     taken: dict[str, str] | None = None

@@ -82,7 +82,17 @@ def unknown_mailbox(conn: Connection, address: str) -> NotFound:
     )
 
 
+def nearest_mailbox(conn: Connection, address: str) -> str | None:
+    """Return the address that was perhaps meant."""
+    return _close(conn, MAILBOX.c.address, address.lower())
+
+
 def _nearest(conn: Connection, column: Any, wanted: str) -> str:
+    close = _close(conn, column, wanted)
+    return f"; the nearest is {close!r}" if close else ""
+
+
+def _close(conn: Connection, column: Any, wanted: str) -> str | None:
     known = [str(value) for value in conn.scalars(select(column))]
     close = get_close_matches(wanted, known, n=1)
-    return f"; the nearest is {close[0]!r}" if close else ""
+    return close[0] if close else None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from models import senders
-from models.lookups import MAILBOX, live_mailbox, unknown_mailbox
+from models.lookups import MAILBOX, live_mailbox, nearest_mailbox
 from models.senders import Sender
 from models.settings import Settings
 
@@ -52,6 +52,12 @@ NOT_SET = "not mailed: ALERTPOST_OPERATOR_MAILBOX is not set"
 """What there is to say where nobody wants to be warned by mail."""
 
 
+def _not_a_mailbox(conn: Connection, address: str) -> str:
+    near = nearest_mailbox(conn, address)
+    meant = f"; perhaps {near!r} is meant" if near else ""
+    return f"ALERTPOST_OPERATOR_MAILBOX names {address!r}, which is not a mailbox here{meant}"
+
+
 def operator_mailbox(conn: Connection, settings: Settings) -> OperatorMailbox | None:
     """
     Look the mailbox up.
@@ -72,8 +78,8 @@ def operator_mailbox(conn: Connection, settings: Settings) -> OperatorMailbox | 
         return OperatorMailbox(
             address,
             recipients,
-            trouble=f"{unknown_mailbox(conn, address)}, as ALERTPOST_OPERATOR_MAILBOX says",
-            command=f"alertpost mailboxes add TENANT {address}",
+            trouble=_not_a_mailbox(conn, address),
+            command="alertpost mailboxes list",
         )
     if not sender.connected:
         return OperatorMailbox(

@@ -20,7 +20,7 @@ _SQLITE: tuple[tuple[str, str], ...] = (
     ("unable to open database file", "the SQLite database file cannot be opened; see its path"),
     ("disk i/o error", "the disk that holds the SQLite database fails"),
     ("disk image is malformed", "the SQLite database file is damaged; restore it from a backup"),
-    ("file is not a database", "the file at the SQLite path is no SQLite database"),
+    ("file is not a database", "the file at the SQLite path is not an SQLite database"),
 )
 
 # SQLSTATE codes, longest match first.

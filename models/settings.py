@@ -172,8 +172,8 @@ def _hosts(value: object) -> object:
     for host in hosts:
         if not _HOST_NAME.fullmatch(host):
             raise ValueError(
-                f"{host!r} is no host: give names such as login.example.com, without https:// and "
-                "without a port, separated by commas"
+                f"{host!r} is not a host: give names such as login.example.com, without https:// "
+                "and without a port, separated by commas"
             )
     return hosts
 

@@ -67,6 +67,21 @@ class TenantEntry:
     created_at: datetime
 
 
+class WouldLoseConsents(Conflict):
+    """
+    A change that makes given consents worthless, and that nobody forced.
+
+    Attributes:
+        changed: Names of what differs: of the tenant, and ``client_id`` for another app.
+        said: What would be lost, without a word on how to do it anyway.
+    """
+
+    def __init__(self, changed: Sequence[str], said: str) -> None:
+        super().__init__(f"{said}; --force changes it anyway, reconnect them afterwards")
+        self.changed = tuple(changed)
+        self.said = said
+
+
 class TenantChanges(TypedDict, total=False):
     """What may be set of a tenant; None gives an override back to the cloud's own value."""
 
@@ -202,10 +217,15 @@ def edit_tenant(
     if not changed or not before.connected:
         return after
     if not force:
-        raise Conflict(
-            f"a change of {', '.join(changed)} makes the consents of {before.connected} connected "
-            f"mailbox(es) of tenant {slug!r} worthless; --force makes it all the same, then "
-            "connect them again"
+        boxes = (
+            "1 connected mailbox"
+            if before.connected == 1
+            else (f"{before.connected} connected mailboxes")
+        )
+        raise WouldLoseConsents(
+            changed,
+            f"a change of {', '.join(changed)} makes the consents of {boxes} of tenant {slug!r} "
+            "worthless",
         )
     withdraw(conn, _mailbox_ids(conn, before.id))
     return tenant(conn, slug)

@@ -121,5 +121,6 @@ def _json(line: bytes) -> Mapping[str, object]:
     try:
         value: Mapping[str, object] = pydantic_core.from_json(line)
     except ValueError as error:
-        raise InvalidAlert("body", f"is not valid JSON: {str(error)[:200]}") from None
+        # No field of it is wrong; whoever reports it names the line.
+        raise InvalidAlert("", f"is not valid JSON: {str(error)[:200]}") from None
     return value

@@ -584,7 +584,7 @@ _ROWS: tuple[tuple[tuple[int, ...], Verdict], ...] = (
                 then=_policy(
                     "customer-sign-in-broken",
                     "The customer's own identity provider or password agent keeps failing.",
-                    "Have the customer mend that provider or agent; AADSTS80013 is about the"
+                    "Have the customer fix that provider or agent; AADSTS80013 is about the"
                     " clocks of its machines.",
                     Scope.MAILBOX,
                 ),

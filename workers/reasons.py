@@ -66,12 +66,12 @@ _OWN = {
     ),
     RECIPIENTS: Meaning(
         "The recipients that its account may reach in 24 hours are used up.",
-        "Nothing to do; it goes on by itself as the 24 hours slide. Fewer recipients, or a second "
-        "mailbox, make room.",
+        "Nothing to do; it continues by itself as the 24 hours slide. Fewer recipients, or a "
+        "second mailbox, make room.",
     ),
     EXTERNAL: Meaning(
         "The external recipients that its tenant may reach in 24 hours are used up.",
-        "Nothing to do; it goes on by itself as the 24 hours slide. Alerts to the tenant's own "
+        "Nothing to do; it continues by itself as the 24 hours slide. Alerts to the tenant's own "
         "domains are not held up.",
     ),
     RECIPIENT_SUPPRESSED: Meaning(

@@ -112,7 +112,7 @@ _WRONG_SERVER_STEP = (
 )
 WRONG_PROTOCOL = retry_backoff(
     "wrong-protocol",
-    "What answers at this host and port is no mail server.",
+    "What answers at this host and port is not a mail server.",
     _WRONG_SERVER_STEP,
     remedy=Remedy.FIX_CONFIGURATION,
     limit=Limit(
@@ -121,7 +121,7 @@ WRONG_PROTOCOL = retry_backoff(
             "wrong-protocol-again",
             Scope.MAILBOX,
             Remedy.FIX_CONFIGURATION,
-            "What keeps answering at this host and port is no mail server.",
+            "What keeps answering at this host and port is not a mail server.",
             _WRONG_SERVER_STEP,
         ),
     ),

@@ -88,7 +88,7 @@ LICENCE_INVALID = park(
     Remedy.ADMIN_SETTING,
     "The licence of this mailbox does not allow sending.",
     "Assign a licence with Exchange Online. Repeated attempts lock the mailbox out, so it is probed"
-    " only every six hours; resume it by hand once the licence is there.",
+    " only every six hours; resume it by hand once the licence is assigned.",
     probe=LOCKOUT_PROBE,
 )
 

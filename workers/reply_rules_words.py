@@ -68,7 +68,7 @@ LIMIT_REACHED = throttle(
     Scope.MAILBOX,
     (300.0, HOUR),
     "The server says that a limit is reached, by a number that is not in our tables.",
-    "Nothing to do; it goes on by itself. See in the raw reply which limit it is, and what else"
+    "Nothing to do; it continues by itself. See in the raw reply which limit it is, and what else"
     " sends from this mailbox.",
     limit=Limit(
         duration=timedelta(hours=24),

@@ -264,7 +264,7 @@ def throttle(
     scope: Scope,
     pause: tuple[float, float],
     meaning: str,
-    next_step: str = "Nothing to do; sending goes on by itself after the pause.",
+    next_step: str = "Nothing to do; sending continues by itself after the pause.",
     *,
     limit: Limit | None = None,
     remedy: Remedy = Remedy.WAIT,

@@ -91,9 +91,9 @@ def trial_mail(operator: OperatorMailbox) -> AlertEmail:
 
 
 _FOOTER = (
-    "`alertpost status` shows the whole, `alertpost warnings` what was told before. This mail went "
-    "the way of any alert, so it is late where that mailbox is: let monitoring look at the exit "
-    "codes of `alertpost status` and `alertpost expiries` too."
+    "`alertpost status` shows everything, `alertpost warnings` what was sent before. This warning "
+    "travels like any alert: if that mailbox is stuck, so is the warning. So let monitoring watch "
+    "the exit codes of `alertpost status` and `alertpost expiries` too."
 )
 
 

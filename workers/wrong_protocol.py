@@ -27,5 +27,5 @@ def not_smtp(line: str) -> str:
     speaker = next((name for pattern, name in _SPEAKERS if pattern.match(line)), None)
     shown = line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
     shown = "".join(letter if letter.isprintable() else "�" for letter in shown)
-    said = f"it said '{shown}', which is no SMTP reply"
+    said = f"it said '{shown}', which is not an SMTP reply"
     return f"{said} but that of {speaker}" if speaker else said

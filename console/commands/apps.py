@@ -92,7 +92,7 @@ def add(
     if generate_certificate:
         hand_out(name, credential.certificate_pem or "", None, client_id=entry.client_id)
     out.print(
-        f"App registration {name} is there. "
+        f"App registration {name} added. "
         f"Next: `alertpost tenants add SLUG --directory-id ID --app {name}`.",
         markup=False,
     )
@@ -113,7 +113,7 @@ def secret(
     who: As = None,
 ) -> None:
     """
-    Give an app registration a new secret or certificate; what waited for it goes on.
+    Give an app registration a new secret or certificate; what waited for it is sent.
 
     The old one stays in reserve beside it: where Entra refuses the new one, it is used. Where a
     mailbox is connected, Entra is asked at once; the exit code is 1 if it takes none of them.
@@ -155,7 +155,7 @@ def certificate(
     ] = GENERATED_DAYS,
     out_file: OutFile = None,
     show_again: Annotated[
-        bool, typer.Option("--show", help="Make none; print the newest that is there once more.")
+        bool, typer.Option("--show", help="Make none; print the newest one again.")
     ] = False,
     who: As = None,
 ) -> None:
@@ -190,7 +190,8 @@ def credentials(
     """
     Show the secrets and certificates of an app registration, and which of them is used.
 
-    With --check what waited for one that works goes on; the exit code is 1 if none does.
+    With --check what waited for one that works is sent; the exit code is 1 unless
+    Entra takes each of them.
     """
     with opened() as context:
         checked = verbs.check(context, actor=actor(who), name=name) if check else None
@@ -215,7 +216,7 @@ def credentials(
             print_tried(checked.tried, checked.tenant)
         print_credentials(entry, hints)
         tell_resumed(checked.resumed if checked is not None else [])
-    if checked is not None and not any(one.works for one in checked.tried):
+    if checked is not None and not (checked.tried and all(one.works for one in checked.tried)):
         raise typer.Exit(1)
 
 

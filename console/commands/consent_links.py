@@ -74,9 +74,7 @@ def unlink(
 
 def links(
     *,
-    file: Annotated[
-        Path, typer.Option("--out", metavar="FILE.csv", help="Made for its owner alone.")
-    ],
+    file: Annotated[Path, typer.Option("--out", metavar="FILE.csv", help="Readable by you only.")],
     tenant: Tenants = None,
     days: Days = _DAYS,
     anew: Annotated[
@@ -130,7 +128,17 @@ def consents(
         print_json({"consents": [jsonable(one) for one in found], "totals": totals})
         return
     print_table(
-        ("tenant", "mailbox", "consent", "since", "by", "link until", "opened", "told"),
+        (
+            "tenant",
+            "mailbox",
+            "consent",
+            "since",
+            "consented by",
+            "link by",
+            "link until",
+            "opened",
+            "last answer",
+        ),
         [_row(one) for one in found],
         # The tenant shows in the address, as a rule.
         spare=("tenant", "opened", "link until"),
@@ -163,7 +171,8 @@ def _row(one: Consent) -> tuple[object, ...]:
         one.mailbox,
         one.consent,
         one.at if given else one.link_made_at,
-        one.by if given else one.link_made_by,
+        one.by if given else None,
+        None if one.consent is Progress.CONSENTED else one.link_made_by,
         None if one.consent is Progress.CONSENTED else one.link_until,
         None if one.consent is Progress.CONSENTED else one.opened_at,
         one.why or (one.refusal if one.consent is Progress.REFUSED else None),

@@ -37,7 +37,7 @@ _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 
 def _code(text: str) -> str:
     if not _BASIC.fullmatch(text) and not _ENHANCED.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no reply code; write 550 or 5.1.1")
+        raise typer.BadParameter(f"{text!r} is not a reply code; write 550 or 5.1.1")
     return text
 
 

@@ -132,7 +132,7 @@ def _print_chain(chain: Chain) -> None:
                 cell(_seen(check)),
             )
         )
-        for word, text in (("means", check.meaning), ("mend", check.mend)):
+        for word, text in (("means", check.meaning), ("fix", check.mend)):
             if text:
                 out.print(Text(f"{'':<{_MARGIN}}  {word:<6} {cell(text)}"))
 
@@ -171,7 +171,7 @@ def _print_sum(checks: list[Check], *, proven: bool, fresh: bool) -> None:
         f"{counted(warnings, 'warning', 'warnings')}"
     )
     said = {
-        0: "Everything that shows without a mail is well; --to ADDRESS sends one and proves it",
+        0: "All checks passed. Only a real mail proves the rest: --to ADDRESS",
         1: _what_fails(checks),
         5: "Nothing is known to be wrong, but not everything could be looked at now",
     }[exit_code(checks)]

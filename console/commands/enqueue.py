@@ -66,9 +66,8 @@ def enqueue(
     """
     Enqueue many alerts from JSON lines.
 
-    Bad lines are told with number and reason, the others go in; --json lists them under
-    "bad_lines". Lines with idempotency keys can
-    be enqueued again without harm.
+    Bad lines are reported with number and reason, the others go in; --json lists them under
+    "bad_lines". Lines with idempotency keys can be enqueued again without harm.
     """
     with LineSource.open(file).closing() as opened_source, opened() as context:
         source = opened_source.rewindable() if strict else opened_source

@@ -89,8 +89,8 @@ def add(
             auth_user=auth_user,
         )
         verbs.note(conn, actor(who), "mailbox-add", entry.address, tenant=tenant)
-    default = ", which takes the alerts that name no mailbox" if entry.is_default else ""
-    out.print(f"Mailbox {entry.address} is there{default}.", markup=False)
+    default = " It is the tenant's default sender." if entry.is_default else ""
+    out.print(f"Mailbox {entry.address} added.{default}", markup=False)
     out.print(f"Next: `alertpost mailboxes connect {entry.address}`.", markup=False)
 
 
@@ -299,7 +299,7 @@ def _connect_called(
         def finish(parameters: Any) -> str:
             done = verbs.complete(context, client, who, flow=flow, callback=parameters, actor=me)
             connected.append(done)
-            return f"{done.address} may send now, by the consent of {done.account}."
+            return f"{done.address} can send now; {done.account} consented."
 
         _print_address(flow["auth_uri"], who.sender.auth_user, callback.redirect_uri)
         if callback.redirect_uri.startswith("http:"):

@@ -228,7 +228,7 @@ def _forms_text(done: FormsTried, address: str, user: str) -> str:
             f"`alertpost doctor {address} --to ADDRESS`"
         )
     replies = "; ".join(f"as {tried.user}: {tried.reply}" for tried in done.tries)
-    return f"It cannot sign in yet ({replies}); `alertpost doctor {address}` says what mends it"
+    return f"It cannot sign in yet ({replies}); `alertpost doctor {address}` says what fixes it"
 
 
 def _chosen(accounts: Sequence[str], only: Sequence[str], auth_user: str | None) -> list[str]:

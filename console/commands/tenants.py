@@ -36,7 +36,7 @@ from models import app_registrations, mailboxes, tenants
 from models.app_registrations import Given
 from models.clouds import CLOUDS, resolve
 from models.database import read
-from models.errors import ConfigurationError
+from models.errors import ConfigurationError, NotFound
 from models.grants import APP_ONLY, DELEGATED
 from models.senders import authority_url, scopes
 from models.tenants import TenantChanges, TenantEntry, TenantOptions
@@ -183,7 +183,7 @@ def add(
     if generate_certificate and credential is not None:
         pem = credential.certificate_pem or ""
         hand_out(added.app.name, pem, None, client_id=added.app.client_id)
-    out.print(f"Tenant {slug} is there, with app registration {added.app.name}.", markup=False)
+    out.print(f"Tenant {slug} added, with app registration {added.app.name}.", markup=False)
     if not added.tenant.notify:
         out.print(
             f"It has no notification list: `alertpost tenants edit {slug} --notify ADDRESS`.",
@@ -238,7 +238,7 @@ def edit(
     """
     Change a tenant, or give its app registration a new secret beside the old one.
 
-    --notify replaces the whole notification list. What waited for the change goes on by itself.
+    --notify replaces the whole notification list. What waited for the change is sent by itself.
     """
     credential = read_credential(
         client_secret_file,
@@ -370,7 +370,7 @@ def import_(
         typer.Option("--app", metavar="NAME", help="The app registration of lines without one."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what would be done.")
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Do nothing if any line is bad.")
@@ -392,6 +392,8 @@ def import_(
     rows = list(read_sheet(octets, app=app_name))
     done: list[Done] = []
     with opened() as context:
+        if app_name is not None:
+            _check_app(context, app_name)
         if dry_run or strict:
             rehearse(context, rows, actor=actor(who), on_done=done.append)
         bad = any(one.fate is Fate.BAD for one in done)
@@ -401,6 +403,15 @@ def import_(
     _tell_import(done, done_nothing=dry_run or (strict and bad), as_json=as_json)
     if any(one.fate is Fate.BAD for one in done):
         raise typer.Exit(1)
+
+
+def _check_app(context: Context, name: str) -> None:
+    """Refuse a misspelt name once, not line by line."""
+    try:
+        with read(context.engine) as conn:
+            app_registrations.app(conn, name)
+    except NotFound as unknown:
+        raise ConfigurationError(f"--app: {unknown}; nothing was imported") from None
 
 
 app.command("import-emailproxy")(import_emailproxy)

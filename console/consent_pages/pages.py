@@ -132,7 +132,7 @@ in.{self._ask()}</p></footer>"""
     def unknown_link(self) -> Page:
         """Say that an address is none of ours."""
         body = (
-            "<p>This is no link that was made here. Copy the whole of it from the message that "
+            "<p>This link was not made here. Copy the whole of it from the message that "
             f"brought it: mail programs break long lines. Else ask {self._whom()}.</p>"
         )
         return self._page(404, "Nothing here", body, mood="bad")

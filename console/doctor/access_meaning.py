@@ -22,7 +22,7 @@ from workers.reply_rules_mail import MAIL_RULES
 from workers.verdict import Action, Verdict
 
 PROVE = "`alertpost doctor {address} --to ADDRESS`"
-_ONE_TRY = "One MAIL FROM was said and taken back (RSET): no mail went out, none was counted."
+_ONE_TRY = "Tried MAIL FROM and reset (RSET): no mail was sent, none was counted."
 
 
 def grant(entry: MailboxEntry) -> Finding:
@@ -33,9 +33,12 @@ def grant(entry: MailboxEntry) -> Finding:
             "Nobody has consented yet that this mailbox sends.",
             f"`alertpost mailboxes connect {entry.address}`",
         )
-    who = "of the app itself" if entry.grant_kind == APP_ONLY else f"by {entry.account}"
+    if entry.grant_kind == APP_ONLY:
+        kind = "app-only (the app's own permission)"
+    else:
+        kind = f"{entry.grant_kind}, by {entry.account}"
     used = f", last refreshed {entry.refreshed_at:%Y-%m-%d %H:%MZ}" if entry.refreshed_at else ""
-    return ok(f"{entry.grant_kind}, {who}, {entry.granted_at:%Y-%m-%d %H:%MZ}{used}")
+    return ok(f"{kind}, {entry.granted_at:%Y-%m-%d %H:%MZ}{used}")
 
 
 def token(*, fresh: bool, seen: str, shared: bool) -> Finding:
@@ -72,7 +75,7 @@ def no_token(error: AlertpostError, entry: MailboxEntry) -> Finding:
 def slot(*, asked: bool) -> Finding:
     """Say whether one of the mailbox's connections was taken."""
     if asked:
-        return ok("one connection is ours for this look")
+        return ok("one connection reserved for this check")
     return warning(
         "not asked: Redis is away or refuses",
         "Connections cannot be counted; no worker opens any meanwhile.",
@@ -120,7 +123,7 @@ def sender_taken(who: Account, reply: str) -> Finding:
     return warning(
         f"{address}, signed in as {who.sender.signs_in_as}: {reply}",
         f"{_ONE_TRY} Exchange judges whether {user} may send as {address} only after DATA, so "
-        "this is no proof.",
+        "this proves nothing yet.",
         f"{PROVE.format(address=address)} proves it; the right is given by "
         f"`Add-RecipientPermission {address} -Trustee {user} -AccessRights SendAs`",
     )
@@ -132,7 +135,7 @@ def sender_refused(failure: SubmissionFailed, who: Account) -> Finding:
     found = _by_verdict(verdict, f"{who.sender.address}: {reply_of(failure)}", who.entry)
     return failed(
         found.seen,
-        f"{found.meaning} It was said once and not again: repeated refusals lock a mailbox out.",
+        f"{found.meaning} It was tried only once: repeated refusals lock a mailbox out.",
         found.mend,
     )
 
@@ -148,13 +151,13 @@ def sender_left_alone(entry: MailboxEntry) -> Finding:
 
 
 def standing(entry: MailboxEntry) -> Finding:
-    """Judge whether the mailbox waits for somebody, and say what would let it go on."""
+    """Judge whether the mailbox waits for somebody, and say what would let it send again."""
     if entry.parked_at is not None:
         mend = [entry.park_next_step or ""]
         command = command_for(entry.park_reason, entry)
         if command is not None and f"`{command}`" not in mend[0]:
-            mend.append(f"`{command}`.")
-        mend.append(_resumed_by(entry))
+            mend.append(f"Then `{command}`.")
+        mend.append(_resumed_by(entry, said=" ".join(mend)))
         answer = f"; answer: {entry.park_answer}" if entry.park_answer else ""
         return failed(
             f"parked since {entry.parked_at:%Y-%m-%d %H:%MZ} for {entry.park_reason}{answer}",
@@ -166,7 +169,7 @@ def standing(entry: MailboxEntry) -> Finding:
         return failed(
             f"paused until {entry.paused_until:%Y-%m-%d %H:%M:%SZ} for {entry.pause_reason}",
             f"{known.meaning if known else ''} {_waiting(entry)}".strip(),
-            f"nothing here: it goes on by itself then. {known.next_step if known else ''}".strip(),
+            f"nothing: it continues by itself then. {known.next_step if known else ''}".strip(),
         )
     return ok(f"{entry.standing}; {_waiting(entry)}")
 
@@ -205,24 +208,24 @@ def _by_verdict(verdict: Verdict, seen: str, entry: MailboxEntry) -> Finding:
         verdict.next_step, address=entry.address, account=entry.auth_user, tenant=entry.tenant_slug
     )
     if command:
-        mend += f" `{command}`"
+        mend = f"{mend} Then `{command}`" if mend else f"`{command}`"
     return failed(seen, f"{verdict.meaning} ({verdict.rule})", mend)
 
 
-def _resumed_by(entry: MailboxEntry) -> str:
+def _resumed_by(entry: MailboxEntry, *, said: str) -> str:
     ways = []
     if entry.park_reason in park_causes.cured_by_consent():
-        ways.append("a new consent")
+        ways.append("after a new consent")
     if entry.park_reason in park_causes.cured_by_credential():
-        ways.append("a new secret or certificate")
+        ways.append("after a new secret or certificate")
     if entry.park_reason in park_causes.cured_by_settings():
-        ways.append("a change by `alertpost tenants edit`")
+        ways.append("after a change with `alertpost tenants edit`")
     if entry.probe_at is not None:
-        ways.append(f"a mail that tries by itself at {entry.probe_at:%Y-%m-%d %H:%MZ}")
+        ways.append(f"at {entry.probe_at:%Y-%m-%d %H:%MZ}, when one mail tries by itself")
     resume = f"`alertpost mailboxes resume {entry.address}`"
-    if not ways and resume in (entry.park_next_step or ""):
-        return ""
-    return f"It goes on by {' or '.join([*ways, resume])}."
+    if resume not in said:
+        ways.append(f"now with {resume}" if entry.probe_at is not None else f"with {resume}")
+    return f"It sends again {', or '.join(ways)}." if ways else ""
 
 
 def _waiting(entry: MailboxEntry) -> str:

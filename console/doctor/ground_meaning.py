@@ -203,15 +203,15 @@ def warnings(operator: OperatorMailbox | None) -> Finding:
     if operator.trouble is not None:
         return warning(
             operator.sentence(),
-            "Alerts go out all the same, but nobody is warned before something ends, nor of what "
+            "Alerts still go out, but nobody is warned before something ends, nor of what "
             "was lost.",
             f"{mend}, or correct ALERTPOST_OPERATOR_MAILBOX",
         )
     if operator.waits is not None:
         return warning(
             operator.sentence(),
-            "Warnings wait in its lane until it is mended; the exit codes of `alertpost status` "
-            "and `alertpost expiries` tell meanwhile.",
+            "Warnings wait in its lane until it is fixed; meanwhile the exit codes of `alertpost "
+            "status` and `alertpost expiries` show it.",
             mend,
         )
     return ok(operator.sentence())

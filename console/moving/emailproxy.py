@@ -204,7 +204,7 @@ class ProxyFile:
     def _iterations(self, account: str) -> list[int]:
         written = self._get(account, "token_iterations")
         if written and not (written.isascii() and written.isdigit()):
-            raise ConfigurationError("its token_iterations is no number")
+            raise ConfigurationError("its token_iterations is not a number")
         first = int(written) if written else _FIRST_ITERATIONS
         if not 0 < first <= _MOST_ITERATIONS:
             raise ConfigurationError(
@@ -236,15 +236,15 @@ def _parsed(path: str) -> configparser.ConfigParser:
     except configparser.MissingSectionHeaderError as error:
         # The errors of this module quote lines, which may hold a secret.
         raise ConfigurationError(
-            f"{path} is no configuration of the proxy: line {error.lineno} stands in no [section]"
+            f"{path} is not a configuration of the proxy: line {error.lineno} is in no [section]"
         ) from None
     except (configparser.DuplicateSectionError, configparser.DuplicateOptionError) as error:
         what = getattr(error, "option", error.section)
-        raise ConfigurationError(f"{path}, line {error.lineno}: {what!r} is there twice") from None
+        raise ConfigurationError(f"{path}, line {error.lineno}: {what!r} stands twice") from None
     except configparser.ParsingError as error:
         lines = ", ".join(str(number) for number, _ in error.errors[:5])
         raise ConfigurationError(
-            f"{path} is no configuration of the proxy: see line {lines}"
+            f"{path} is not a configuration of the proxy: see line {lines}"
         ) from None
     return config
 

@@ -109,18 +109,18 @@ def _object(path: str, what: str) -> dict[str, Any]:
     except ValueError as error:
         # Its message quotes nothing of the text; the text itself holds secrets.
         place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ConfigurationError(f"{what} {path} is no JSON{place}") from None
+        raise ConfigurationError(f"{what} {path} is not JSON{place}") from None
     except RecursionError:
-        raise ConfigurationError(f"{what} {path} is no JSON of this plugin") from None
+        raise ConfigurationError(f"{what} {path} is not JSON of this plugin") from None
     if not isinstance(found, dict):
-        raise ConfigurationError(f"{what} {path} is no JSON object: it is another file")
+        raise ConfigurationError(f"{what} {path} is not a JSON object: it is another file")
     return found
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
     value = values.get(name, "")
     if not isinstance(value, str | int | float):
-        raise ConfigurationError(f"its {name} is no text")
+        raise ConfigurationError(f"its {name} is not text")
     return str(value).strip()
 
 

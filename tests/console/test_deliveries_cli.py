@@ -100,7 +100,7 @@ def test_show_tells_all_but_the_body(world: CliWorld) -> None:
 @pytest.mark.parametrize("verb", [("deliveries", "show"), ("dead", "show"), ("cancel",)])
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nonsense", "is no delivery id"), ("00000000", "no delivery '00000000'"), ("", "no delivery id")],
+    [("nonsense", "is not a delivery id"), ("00000000", "no delivery '00000000'"), ("", "not a delivery id")],
 )  # fmt: skip
 def test_ids_that_name_nothing(
     world: CliWorld, verb: tuple[str, ...], name: str, message: str

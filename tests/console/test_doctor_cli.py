@@ -224,7 +224,7 @@ SEND_AS = "554 5.2.252 SendAsDenied; {user} not allowed to send as {sender}"
         (_switched_off, {"smtp_auth"}, "Set-CASMailbox"),
         (_fault(PRESETS["tokens_refused"]), {"smtp_auth"}, "consent"),
         (_fault(Fault("denied", "mail", Answer(SEND_AS))), {"sender"}, "Add-RecipientPermission"),
-        (_paused, {"standing"}, "goes on by itself"),
+        (_paused, {"standing"}, "continues by itself"),
     ],
     ids=[
         "unknown SMTP host", "unknown sign-in host", "closed SMTP port", "closed sign-in port",

@@ -454,7 +454,7 @@ def test_a_paused_mailbox_is_left_alone(cli: Cli) -> None:
     assert ran.code == 5
     assert "pauses" in ran.err
     assert "throttled" in cli("mailboxes", "show", ALERTS).out
-    assert "goes on by itself" in cli("mailboxes", "resume", ALERTS).err
+    assert "continues by itself" in cli("mailboxes", "resume", ALERTS).err
 
 
 def swept(*, hours: float) -> list[str]:

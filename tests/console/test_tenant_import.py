@@ -107,7 +107,7 @@ BAD_REASONS = {
     3: "lower-case letters",
     4: "is new and needs a directory_id",
     5: "the address has no @",
-    6: "is no number",
+    6: "is not a number",
     7: "at tenant 'contoso'",
 }
 

@@ -90,8 +90,8 @@ def test_a_bad_line_is_told_and_stops_no_other(line: str, reason: str | None) ->
 @pytest.mark.parametrize(
     ("head", "cells", "reason"),
     [
-        ("slug,licences", "a,many", "licences 'many' is no number"),
-        ("slug,smtp_port", "a,５８７", "is no number"),
+        ("slug,licences", "a,many", "licences 'many' is not a number"),
+        ("slug,smtp_port", "a,５８７", "is not a number"),
         ("slug,trial", "a,perhaps", "write yes or no"),
         ("slug,auth_user", "a,me@x.example", "auth_user and no mailbox"),
     ],
@@ -111,7 +111,7 @@ def test_a_cell_that_means_nothing_is_told(head: str, cells: str, reason: str) -
         (b"\n\nslug\n", "is empty"),
         (b"slug,mailbx\n", "did you mean 'mailbox'"),
         (b"slug,zzz\n", "known are slug"),
-        (b"slug,slug\n", "there twice"),
+        (b"slug,slug\n", "stands twice"),
         (b"name,mailbox\n", "'slug' is missing"),
         (b"slug\n\xff\n", "save it as 'CSV UTF-8'"),
         (b"x" * 20_000_001, "larger than 20 MB"),
@@ -135,3 +135,11 @@ def test_whatever_is_given_the_answer_is_rows_or_an_error(
         except ConfigurationError:
             continue
         assert all(isinstance(row, Row | BadRow) for row in found)
+
+
+def test_a_bad_line_keeps_its_names() -> None:
+    """Whoever corrects the sheet is told which tenant's line it is."""
+    (bad,) = read_sheet(b"slug,mailbox,licences\ncontoso,alerts@contoso.example,many\n")
+
+    assert isinstance(bad, BadRow)
+    assert (bad.slug, bad.mailbox) == ("contoso", "alerts@contoso.example")

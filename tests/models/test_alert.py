@@ -173,8 +173,8 @@ def test_unknown_field_of_an_attachment_is_compared_with_an_attachments() -> Non
     ("field", "value", "reason"),
     [
         ("subject", "", "is empty"),
-        ("not_before", "tomorrow", "is no moment; write it like 2026-11-01T08:00:00Z"),
-        ("expires_at", [], "is no moment; write it like 2026-11-01T08:00:00Z"),
+        ("not_before", "tomorrow", "is not a time; write it like 2026-11-01T08:00:00Z"),
+        ("expires_at", [], "is not a time; write it like 2026-11-01T08:00:00Z"),
     ],
 )
 def test_a_refusal_says_what_would_be_right(field: str, value: object, reason: str) -> None:

@@ -75,7 +75,7 @@ def test_a_replay_past_the_expiry_clears_it_and_says_so(engine):
         result = dead_letters.replay(conn, DeadFilter(), actor="cli:ann")
 
     assert (result.replayed, result.expiry_cleared) == (3, 1)
-    assert "1 of them had expired and no longer will" in str(result)
+    assert "1 of them had expired: the deadline is gone" in str(result)
     assert [row_of(engine, k).expires_at for k in (late, timely, endless)] == [
         None,
         FAR_AHEAD,
@@ -125,7 +125,7 @@ def test_what_is_settled_is_sent_again_only_by_force(engine, state):
         result = dead_letters.replay(conn, DeadFilter(), actor="cli:ann", force_ids=[settled])
 
     assert (result.replayed, result.forced, result.expiry_cleared) == (1, 1, 1)
-    assert "by force" in str(result)
+    assert "forced" in str(result)
     assert row_of(engine, settled).state == "queued"
     # Force concerns what was named; an empty filter beside it does not mean everything.
     assert row_of(engine, dead).state == "dead"
@@ -143,7 +143,7 @@ def test_force_and_filter_go_together(engine):
         )
 
     assert (result.replayed, result.forced) == (3, 1)
-    assert str(result) == "3 deliveries wait in their lanes again, 1 of them by force"
+    assert str(result) == "3 deliveries are queued again (1 forced)"
 
 
 @pytest.mark.parametrize(

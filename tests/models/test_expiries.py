@@ -119,7 +119,7 @@ def test_a_secret_of_which_nobody_said_when_it_ends() -> None:
     unknown = _secret(replace(ROW, credential_expires_at=None))
 
     assert (unknown.level, unknown.days, unknown.ends_at) == ("unknown", None, None)
-    assert "Nobody said when it ends" in unknown.next_step
+    assert "End date unknown" in unknown.next_step
     assert "--secret-expires DATE" in unknown.command
     assert not unknown.is_due(NOW, within=3650 * DAY)
 

@@ -49,7 +49,7 @@ CASES = {
     "parked by hand": (
         WAITING,
         replace(READY, parked_at=EARLIER, park_reason="by-hand", park_meaning="Moving house."),
-        "which is parked since 11:50:00 UTC, by hand. Moving house.",
+        "parked by hand since 11:50:00 UTC: Moving house.",
     ),
     "paused": (
         WAITING,
