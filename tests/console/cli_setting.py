@@ -106,7 +106,7 @@ class Cli:
             except SystemExit as ended:
                 code = int(ended.code or 0)
         captured = self.capsys.readouterr()
-        assert "Traceback" not in captured.err
+        assert "Traceback" not in captured.err, captured.err
         return Ran(code, captured.out, captured.err)
 
     @contextmanager

@@ -218,7 +218,8 @@ def test_neither_works_and_a_good_one_resumes(cli: Cli) -> None:
     entra_app(cli).client_secrets.append(right)
     again = cli("apps", "credentials", "contoso", "--check")
 
-    assert again.code == 0
+    # The wrong one is still there beside it.
+    assert again.code == 1
     assert f"whether the cause is gone. Mailbox: {ALERTS}." in again.out
     assert trail()[0].action == "app-check"
 
@@ -241,11 +242,12 @@ def test_a_certificate_is_made_uploaded_and_used(cli: Cli) -> None:
     assert pem.strip() in again.out
     assert len(cli("apps", "credentials", "contoso", "--json").json) == 2
     before = cli("apps", "credentials", "contoso", "--check")
-    assert before.code == 0
+    assert before.code == 1
     assert "certificate 2 is refused" in before.out
     assert "--show" in before.out
     entra_app(cli).certificates.append(AppCertificate.from_pem(pem))
     after = cli("apps", "credentials", "contoso", "--check")
+    assert after.code == 0
     assert "certificate 2 works" in after.out
     thumbprint = cli("apps", "credentials", "contoso", "--json").json[1]["thumbprint"]
     assert thumbprint.lower() in next(iter(entra_app(cli).certificates)).names

@@ -320,7 +320,7 @@ def test_a_token_that_was_changed_opens_nothing(hosted: Hosted) -> None:
         for method in ("GET", "POST"):
             page = hosted.ask(method, f"/consent/{one}")
             assert page.status_code == 404, one
-            assert "no link that was made here" in text_of(page)
+            assert "was not made here" in text_of(page)
     assert hosted.get(link).status_code == 200
 
 

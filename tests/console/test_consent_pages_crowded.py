@@ -13,7 +13,7 @@ from console.consent_pages import edges
 from console.consent_pages.connections import Crowd, PatientProtocol
 from tests.console.consent_setting import Hosted, served
 
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"])
+SQLITE = pytest.mark.parametrize("database_kind", ["sqlite"])
 
 
 @contextmanager
@@ -30,6 +30,15 @@ def connect(port: int, stack: ExitStack, said: bytes = b"") -> socket.socket:
     return connection
 
 
+def _has_ended(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        # What it had said was not read any more.
+        return True
+
+
+@SQLITE
 @pytest.mark.parametrize("said", [b"", b"GET /health HT", b"POST / HTTP/1.1\r\nHost: x\r\nX-A: "])
 def test_idle_connections_make_way(hosted: Hosted, said: bytes) -> None:
     """More of them than there may be: the pages and the health check answer all the same."""
@@ -42,9 +51,10 @@ def test_idle_connections_make_way(hosted: Hosted, said: bytes) -> None:
 
         assert (health.status_code, page.status_code) == (200, 200)
         # The longest idle ones were ended first.
-        assert idle[0].recv(1) == b""
+        assert _has_ended(idle[0])
 
 
+@SQLITE
 @pytest.mark.parametrize(
     "said",
     [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"],
@@ -61,6 +71,7 @@ def test_a_head_that_does_not_come_ends_the_connection(hosted: Hosted, said: byt
     assert answer.startswith(b"HTTP/1.1 200") is said.endswith(b"\r\n\r\n")
 
 
+@SQLITE
 def test_a_body_that_does_not_come_is_not_waited_for(
     hosted: Hosted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +84,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(
     assert answer.startswith(b"HTTP/1.1 408")
 
 
+@SQLITE
 def test_too_many_requests_in_hand_leave_the_health_check(
     hosted: Hosted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

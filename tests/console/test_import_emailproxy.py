@@ -212,7 +212,7 @@ def test_a_cache_store_holds_the_tokens(tmp_path: Path) -> None:
     [
         ({"token_salt": None}, "token_salt"),
         ({"token_salt": "%%%"}, "token_salt"),
-        ({"token_iterations": "many"}, "no number"),
+        ({"token_iterations": "many"}, "not a number"),
         ({"token_iterations": "99999999999"}, "far more"),
         ({"token_url": None}, "token_url"),
         ({"client_id": "*** your client id here ***"}, "client_id"),

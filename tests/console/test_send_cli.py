@@ -150,7 +150,7 @@ USAGE = [
     (("--severity", "urgent"), "none of critical"),
     (("--header", "X-Foo"), "X-Name: value"),
     (("--metadata", "=x"), "name=value"),
-    (("--not-before", "tomorrow"), "no moment"),
+    (("--not-before", "tomorrow"), "is not a time"),
     (("--expires-in", "99999999w"), "beyond the calendar"),
     (("--expires-in", "soon"), "length of time"),
     (("--text-file", "f"), "exclude each other"),

@@ -154,12 +154,13 @@ def test_a_dry_run_tells_the_same_and_does_nothing(provider: Cli) -> None:
     assert (rehearsed.code, real.code) == (1, 1)
 
 
-def test_an_app_that_is_not_there_is_told_for_each_line(cli: Cli) -> None:
-    """Without an app registration no tenant can be; the command that makes one is near."""
+def test_an_app_that_is_not_there_is_one_refusal(cli: Cli) -> None:
+    """Without an app registration no tenant can be; the command that makes one is named, once."""
     ran = bring(cli, SHEET)
 
-    assert ran.code == 1
-    assert "msp" in ran.out
+    assert ran.code == 2
+    assert ran.err.count("'msp'") == 1
+    assert "alertpost apps add" in ran.err
     assert listed(cli) == {}
 
 

@@ -18,7 +18,7 @@ from tests.fixtures.whole import Whole
 from tests.workers.visit_parts import IMPATIENT, drain, listening, send, send_many, visit
 from workers.visit import VisitEnd
 
-LOCKED_SECONDS = 2.0
+LOCKED_SECONDS = 6.0
 SLUGS = ("contoso", "fabrikam")
 LARGE_BYTES = 20 * 1024 * 1024
 
