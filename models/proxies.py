@@ -113,7 +113,7 @@ def checked(value: str) -> str:
     if parts.scheme.startswith("socks"):
         raise ValueError("is a SOCKS proxy, which is not supported; write http://host:port")
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise ValueError(f"must be http://[user:password@]host:port, or {DIRECT}")
+        raise ValueError(f"must be http://[user:PASSWORD@]host:port, or {DIRECT}")
     return text
 
 

@@ -74,7 +74,7 @@ _REFUSALS: Final = (
     _refusal(
         r"\bNOPERM\b|no permissions|ACL failure",
         "refuses what is asked: its ACL does not let our user do what work needs",
-        "give that user `~PREFIX:* +@all -@dangerous +info`, PREFIX being ALERTPOST_REDIS_PREFIX",
+        "let that user do what docs/operating.md lists for it (ACL SETUSER)",
         redis.exceptions.NoPermissionError,
     ),
     _refusal(

@@ -353,7 +353,7 @@ def _proxy_trouble(host: str, proxy: Proxy, error: BaseException) -> str:
     if int(status[1]) == _PROXY_SIGN_IN:
         return (
             f"the proxy {proxy} demands a sign-in ({said}): give the right user and password in "
-            f"{proxy.source}, http://user:password@host:port"
+            f"{proxy.source}, http://user:PASSWORD@host:port"
         )
     return f"the proxy {proxy} does not connect us to {host} ({said}): let it, or see its log"
 

@@ -123,7 +123,7 @@ def proxy_refusal(proxy: Proxy, place: Place, seen: Seen) -> Finding:
         return failed(
             f"proxy {proxy}: {seen.error}",
             "The proxy demands a sign-in, or does not take the one that is given.",
-            f"give the right user and password in {proxy.source}: http://user:password@host:port",
+            f"give the right user and password in {proxy.source}: http://user:PASSWORD@host:port",
         )
     return failed(
         f"proxy {proxy}: {seen.error}",

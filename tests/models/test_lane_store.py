@@ -130,7 +130,7 @@ def test_no_database_file(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_bytes(b"no database " * 1000)
     engine = create_engine_from(f"sqlite:///{tmp_path}/x.db")
 
-    with pytest.raises(StoreUnavailable, match="no SQLite database"), read(engine):
+    with pytest.raises(StoreUnavailable, match="not an SQLite database"), read(engine):
         pass
     engine.dispose()
 

@@ -27,6 +27,7 @@ from models import grants, mailboxes, tenants
 from models.app_registrations import Credential
 from models.database import create_engine_from, read, write
 from models.redis_keys import RedisKeys
+from models.tables import METADATA
 from models.waker import Waker
 from sandbox.limits import Limits
 from sandbox.person import Person
@@ -45,6 +46,8 @@ IN_SCOPE = {
     # Fabrikam uses the same app registration, Litware has one of its own.
     Scope.APP: {ALERTS, "second@contoso.example", "alerts@fabrikam.example"},
 }
+HOST_HOLD = METADATA.tables["host_hold"]
+SUPPRESSION = METADATA.tables["suppression"]
 _AT_REST = {VisitEnd.NOT_READY, VisitEnd.NO_PERMIT}
 """Redis knows of a pause as well, and says so before SQL is asked."""
 
@@ -109,11 +112,13 @@ class ParkField:
         """Let nobody wait, nothing misbehave, and the next mail need a token and a connection."""
         self.heal()
         with write(self.whole.engine) as connection:
-            for table in (ATTEMPT, DELIVERY):
+            for table in (ATTEMPT, DELIVERY, HOST_HOLD, SUPPRESSION):
                 connection.execute(table.delete())
+        self.whole.services.held_hosts.forget(self.whole.sandbox.smtp_host)
         nothing = dict.fromkeys(
             ("parked_at", "park_reason", "park_scope", "park_meaning", "park_next_step",
-             "park_answer", "probe_at", "paused_until", "pause_reason")
+             "park_answer", "probe_at", "paused_until", "pause_reason", "max_recipients",
+             "recipients_learned_at")
         )  # fmt: skip
         change(self.whole, MAILBOX, park_count=0, pause_count=0, **nothing)
         for what in ("token", "refresh-failure", "pause", "wake"):

@@ -219,6 +219,8 @@ async def test_a_visit_says_what_it_begins_and_forgets_it(
         return [text.split()[1] for text in redis_client.hvals(key)]
 
     await whole.until(lambda: said() == [sent[0].delivery_id.hex.encode()])
+    # Before the server has the body nothing of it is in doubt.
+    await whole.until(lambda: whole.sandbox.exchange.faults.struck["stall"] == 1)
     visiting.cancel()
     await asyncio.gather(visiting, return_exceptions=True)
     # Cut short in the middle of it: the sweep is to know.

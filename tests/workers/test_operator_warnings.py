@@ -229,7 +229,7 @@ async def test_a_mailbox_that_is_missing_is_looked_up_again(whole: Whole) -> Non
     assert [
         (line["event"], line.get("next_step")) for line in lines if line["event"].startswith("warn")
     ] == [
-        ("warnings_not_mailed", "alertpost mailboxes add TENANT alerts@fabrikam.example"),
+        ("warnings_not_mailed", "alertpost mailboxes list"),
         ("warnings_not_mailed", "alertpost mailboxes connect alerts@fabrikam.example"),
         ("warnings_mailed_again", None),
         ("warning_enqueued", None),

@@ -55,6 +55,8 @@ ELSEWHERE = {
     "no-answer": "test_visit_faults",
     "send-as-denied-once": "test_send_as_itself",
     "send-as-denied": "test_send_as_itself",
+    "mail-parameters-refused": "test_one_mail",
+    "mail-refused-alone": "test_one_mail",
 }
 """Met in tests that have what it takes: a shared mailbox, or a clock that runs out."""
 
