@@ -47,6 +47,9 @@ _LONGEST_STATE = 1024
 _ADMIN_ENTRIES = 10
 """So many returns of each kind are written down of a tenant in a day, however many there are."""
 
+_DECLINED = 65004
+"""AADSTS: the user declined the consent."""
+
 _ADMIN_REFUSED = "The administrator's consent was not given, or was given for another directory."
 _DIRECTORY = re.compile(r"[0-9a-f-]{36}|[a-z0-9.-]{1,100}")
 _ERROR = re.compile(r"[a-z_]{1,50}")
@@ -126,11 +129,13 @@ class AdminReturned:
         tenant_name: The customer's name.
         refusal: Why it was not allowed; empty where Entra said that it is.
         again: The consent link on whose page it began and which still holds; None elsewhere.
+        verdict: What Microsoft's answer was taken for; None where it was not a refusal of theirs.
     """
 
     tenant_name: str
     refusal: str
     again: str | None
+    verdict: Verdict | None = None
 
 
 Ending = Connected | Refused | Away | Dead | Unusable | AdminReturned
@@ -275,13 +280,13 @@ def _admin_returned(
             tenant = tenants.tenant(conn, asked.tenant_slug)
         except NotFound:
             return Dead(None)
-        refusal = _admin_refusal(tenant.directory_id, callback)
+        refusal, verdict = _admin_refusal(tenant.directory_id, callback)
         _record_admin(conn, tenant, asked, callback, refusal)
         link = consent_links.by_id(conn, asked.link_id) if asked.link_id else None
         holds = link is not None and link.standing is Standing.HOLDS
         token = consent_links.token_of(conn, context.vault, link.id) if link and holds else None
     again = consent_address(context.settings, token) if token else None
-    return AdminReturned(tenant.name or tenant.slug, refusal, again)
+    return AdminReturned(tenant.name or tenant.slug, refusal, again, verdict)
 
 
 def _record_admin(
@@ -327,21 +332,27 @@ def _word(text: str) -> str:
     return text if _ERROR.fullmatch(text) else ""
 
 
-def _admin_refusal(directory_id: str, callback: Mapping[str, str]) -> str:
+def _admin_refusal(directory_id: str, callback: Mapping[str, str]) -> tuple[str, Verdict | None]:
+    """Say why the app is not allowed; empty where it is. The verdict is on Microsoft's answer."""
     if callback.get("admin_consent", "").lower() == "true" and "error" not in callback:
         directory = callback.get("tenant", "").lower()
         # Written as a domain it cannot be compared.
         if "." in directory_id or directory == directory_id.lower():
-            return ""
-        return (
+            return "", None
+        words = (
             f"The app was allowed for another directory, {directory[:40]}: sign in as an "
             f"administrator of {directory_id}."
         )
+        return words, None
+    error = callback.get("error", "access_denied")[:100]
     refused = CredentialRejected(
-        callback.get("error", "access_denied")[:100],
+        error,
+        # On this page nobody but the one who pressed it denies access.
+        codes=(_DECLINED,) if error == "access_denied" else (),
         description=callback.get("error_description", "")[:1000],
     )
-    return explanation(refused).words
+    said = explanation(refused)
+    return said.words, said.verdict
 
 
 def _invitation(context: Context, conn: Connection, link: Link | None) -> Invitation | Dead:

@@ -161,7 +161,9 @@ in.{self._ask()}</p></footer>"""
             f"{self._whom()}.</p>"
         )
         if done.refusal:
-            body = f"<p>{_sentence(done.refusal)}</p>{again}"
+            # As for the sign-in above: the operator's words are in the audit trail.
+            words = for_customers(done.verdict, escape(done.refusal), whom=self._whom())
+            body = f"<p>{words.rstrip('.')}.</p><p>{_NOTHING_CHANGED}</p>{again}"
             return self._page(403, "The app is not allowed yet", body, mood="bad")
         body = f"<p>Microsoft says that the app is allowed in the directory of {tenant}.</p>{again}"
         return self._page(200, "The app is allowed", body, mood="good")
@@ -209,11 +211,6 @@ def _permissions(sender: Sender) -> str:
         "</code></li><li>Who signed in is read once, to see that it is the right account. "
         "<code>openid profile</code></li>"
     )
-
-
-def _sentence(words: str) -> str:
-    """Make the words of an error message a sentence that stands alone."""
-    return escape(words[:1].upper() + words[1:].rstrip(".") + ".")
 
 
 def _words(scope: str, address: str) -> str:
