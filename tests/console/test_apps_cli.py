@@ -254,7 +254,7 @@ def test_a_certificate_is_made_uploaded_and_used(cli: Cli) -> None:
     assert [one.action for one in trail()] == ["app-certificate"]
     taken = cli("apps", "certificate", "contoso", "--out", str(file))
     assert taken.code == 2
-    assert "there already" in taken.err
+    assert "exists already" in taken.err
     assert len(cli("apps", "credentials", "contoso", "--json").json) == 2
 
 

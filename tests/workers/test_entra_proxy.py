@@ -98,7 +98,7 @@ def test_a_proxy_that_demands_a_sign_in(sandbox: SandboxThread, proxy: ConnectPr
         assert "407" in said
         assert address in said
         assert "HTTPS_PROXY" in said
-        assert "user:password" in said
+        assert "user:PASSWORD" in said
         assert "hushhush" not in said
 
 
