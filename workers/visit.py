@@ -453,7 +453,11 @@ class Visit:
             self._alarm_in(entry.wait_ms)
             return VisitEnd.NO_PERMIT
         sender = self._sender
-        if sender is None or not sender.connected or sender.parked_at or sender.paused_until:
+        if sender is None or not sender.connected or sender.parked_at:
+            return VisitEnd.NOT_READY
+        if sender.paused_until:
+            # Who came before its end took the alarm for the end along.
+            self._alarm_in((sender.paused_until - self._now()).total_seconds() * 1000)
             return VisitEnd.NOT_READY
         return VisitEnd.LANE_EMPTY
 
@@ -1196,7 +1200,8 @@ class Visit:
         # What other visits have claimed meanwhile waits as well.
         await services.pacer.halt(await services.accounts.parties(mailboxes))
         for mailbox_id in mailboxes:
-            await services.timer.set(mailbox_id, math.ceil(seconds * 1000))
+            # An alarm of its own: one that others may set earlier rings within the pause.
+            await services.timer.set_each(mailbox_id, [math.ceil(seconds * 1000)])
 
     async def _park(
         self, park: conclusion.Park, failed: SubmissionFailed, *, now: datetime

@@ -12,6 +12,7 @@ import redis
 
 from models import app_registrations, lane, mailboxes
 from models.database import write
+from models.lane_park import pause
 from models.redis_keys import RedisKeys
 from sandbox.faults import Answer, Close, Fault, Slow
 from tests.fixtures.whole import MAILBOX, Whole
@@ -249,7 +250,8 @@ async def test_a_throttle_pauses_the_mailbox_for_all_workers(
     assert redis_client.pttl(redis_keys.pause("alerts@contoso.example")) == pytest.approx(
         seconds * 1000, abs=500
     )
-    alarm = redis_client.zscore(redis_keys.alarms, str(lane_id))
+    alarms = redis_client.zrange(redis_keys.alarms, 0, -1, withscores=True)
+    alarm = max(moment for member, moment in alarms if member.startswith(str(lane_id).encode()))
     assert alarm == pytest.approx((time.time() + seconds) * 1000, abs=500)
     assert {whole.row(receipt.delivery_id).attempts for receipt in receipts} == {0}
     calls = _calls(whole)
@@ -278,9 +280,38 @@ async def test_the_timer_wakes_a_lane_after_its_pause(whole: Whole) -> None:
     whole.sandbox.exchange.inject(Fault("fault", "banner", Close(), times=2))
     async with listening(whole.settings, whole.services.visits):
         receipt = send(whole)
-        await whole.until(lambda: whole.row(receipt.delivery_id).state == "accepted", seconds=5)
+        await whole.until(lambda: whole.row(receipt.delivery_id).state == "accepted")
 
     assert len(whole.attempts(receipt.delivery_id)) == 3
+
+
+async def test_a_visit_within_a_pause_sees_to_its_end(whole: Whole) -> None:
+    """A wake-up that comes too early takes the alarm along: the lane would wait for the sweep."""
+    receipt = send(whole)
+    with write(whole.engine) as connection:
+        pause(connection, mailbox_ids=[receipt.mailbox_id], seconds=0.5, reason="banner")
+
+    assert await visit(whole, receipt.mailbox_id) is VisitEnd.NOT_READY
+
+    async with listening(whole.settings, whole.services.visits):
+        await whole.until(lambda: whole.row(receipt.delivery_id).state == "accepted")
+
+
+async def test_nothing_sets_the_end_of_a_pause_earlier(
+    whole: Whole, redis_client: redis.Redis, redis_keys: RedisKeys
+) -> None:
+    """Whoever finds no permit sets the lane's alarm to now; the pause has one of its own."""
+    whole.sandbox.exchange.inject(Fault("fault", "banner", Close(), times=1))
+    receipt = send(whole)
+    await visit(whole, receipt.mailbox_id)
+
+    ends_ms = whole.mailbox(receipt.mailbox_id).paused_until.timestamp() * 1000
+    of_their_own = {
+        member: moment
+        for member, moment in redis_client.zrange(redis_keys.alarms, 0, -1, withscores=True)
+        if b":" in member
+    }
+    assert max(of_their_own.values()) >= ends_ms
 
 
 async def test_a_key_that_is_missing_parks_instead_of_losing_mails(whole: Whole) -> None:
