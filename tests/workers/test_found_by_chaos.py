@@ -213,7 +213,7 @@ async def test_slots_do_not_wait_for_a_database_that_is_away(whole: Whole) -> No
         await whole.services.pacer.leave(
             ours, next(iter(whole.services.visits._open))._visit_id, stamp=True
         )
-        await whole.until(lambda: whole.exchange().connections == 0, seconds=3)
+        await whole.until(lambda: whole.exchange().connections == 0, seconds=20)
 
     await visiting
     other.dispose()

@@ -21,6 +21,6 @@ async def test_visits_that_wait_for_a_server_do_not_keep_others_from_beginning(
     async with worker(whole, ALERTPOST_WORKER__CONCURRENCY="1"):
         await whole.until(lambda: whole.sandbox.exchange.faults.struck["silent"] == 1)
         receipt = whole.producer.enqueue(whole.alert(tenant="fabrikam"))
-        await whole.until(lambda: whole.row(receipt.delivery_id).state == "accepted", seconds=5)
+        await whole.until(lambda: whole.row(receipt.delivery_id).state == "accepted", seconds=20)
 
     assert whole.outbox() == []

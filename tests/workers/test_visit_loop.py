@@ -132,5 +132,5 @@ class TestRedisOfItsOwn:
         whole.services.connections._slot_seconds = 1.0
         own_redis.kill()
 
-        await whole.until(lambda: whole.exchange().connections == 0, seconds=5)
+        await whole.until(lambda: whole.exchange().connections == 0, seconds=20)
         await asyncio.to_thread(own_redis.start)

@@ -198,7 +198,7 @@ async def test_what_is_late_in_the_queue_is_never_sent(whole: Whole) -> None:
     _set_deadline(whole, receipt.delivery_id, datetime.now(UTC) - timedelta(seconds=1))
 
     await visit(whole, receipt.mailbox_id)
-    await whole.until(lambda: whole.row(receipt.delivery_id).state == "expired", seconds=2)
+    await whole.until(lambda: whole.row(receipt.delivery_id).state == "expired", seconds=20)
 
     assert not whole.outbox()
 
@@ -239,7 +239,9 @@ async def test_a_wake_up_that_meets_a_stopping_worker_is_passed_on(whole: Whole)
         assert whole.row(receipt.delivery_id).state == "queued"
 
         async with listening(whole.settings, whole.services.visits):
-            await whole.until(lambda: whole.row(receipt.delivery_id).state == "accepted", seconds=2)
+            await whole.until(
+                lambda: whole.row(receipt.delivery_id).state == "accepted", seconds=20
+            )
 
 
 async def test_a_permit_whose_answer_is_lost_counts(whole: Whole) -> None:
@@ -348,7 +350,7 @@ async def test_a_flush_closes_connections_that_wait_for_a_permit(
     assert whole.exchange().connections == 1
     (visiting,) = whole.services.visits._open
     # Only what happens after the slot was looked at once is a loss that has to be noticed.
-    await whole.until(lambda: bool(visiting.slot_memory), seconds=5)
+    await whole.until(lambda: bool(visiting.slot_memory), seconds=20)
 
     flush(redis_client, redis_keys)
 

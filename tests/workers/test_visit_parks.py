@@ -127,7 +127,7 @@ async def test_a_revoked_grant_waits_for_consent_and_then_drains_at_once(whole: 
         with write(whole.engine) as connection:
             lane.resume(connection, mailbox_ids=[first.mailbox_id])
         await whole.services.wake(first.mailbox_id, critical=False)
-        await whole.until(lambda: whole.count("accepted") == 6, seconds=2)
+        await whole.until(lambda: whole.count("accepted") == 6, seconds=20)
 
 
 async def test_an_answer_from_before_a_resume_parks_nothing(whole: Whole) -> None:
@@ -136,7 +136,7 @@ async def test_an_answer_from_before_a_resume_parks_nothing(whole: Whole) -> Non
     whole.sandbox.exchange.inject(Fault("late", "auth", Slow(0.5), times=1))
     receipt = send(whole)
     late = asyncio.create_task(visit(whole, receipt.mailbox_id))
-    await whole.until(lambda: whole.sandbox.exchange.faults.struck.get("late", 0) == 1, seconds=5)
+    await whole.until(lambda: whole.sandbox.exchange.faults.struck.get("late", 0) == 1, seconds=20)
     # Another visit met the switch first, and an administrator has turned it on since.
     with write(whole.engine) as connection:
         lane.park(
@@ -166,7 +166,7 @@ async def test_a_secret_renewed_meanwhile_is_tried_before_a_park(whole: Whole) -
     whole.sandbox.exchange.inject(Fault("late", "auth", Slow(0.5), times=1))
     receipt = send(whole)
     late = asyncio.create_task(visit(whole, receipt.mailbox_id))
-    await whole.until(lambda: whole.sandbox.exchange.faults.struck.get("late", 0) == 1, seconds=5)
+    await whole.until(lambda: whole.sandbox.exchange.faults.struck.get("late", 0) == 1, seconds=20)
     secret = next(iter(whole.sandbox.world.apps.values())).client_secrets[0].value
     with write(whole.engine) as connection:
         app_registrations.renew_credential(

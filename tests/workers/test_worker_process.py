@@ -119,7 +119,7 @@ async def test_a_stop_does_not_wait_for_a_server_that_stays_silent(whole: Whole)
 
     states = [whole.row(receipt.delivery_id).state for receipt in receipts]
     assert states[1:] == ["queued", "queued"]
-    await whole.until(lambda: whole.row(receipts[0].delivery_id).state == "queued", seconds=5)
+    await whole.until(lambda: whole.row(receipts[0].delivery_id).state == "queued", seconds=20)
     assert whole.row(receipts[0].delivery_id).uncertain is True
 
 
