@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from console.output import counted
@@ -95,13 +96,13 @@ def command_of(held: Held) -> str | None:
     """Name the command that helps the first of these mailboxes, and often all of them."""
     address = held.mailboxes[0]
     if held.standing == "not connected":
-        return f"alertpost mailboxes connect {address}"
+        return f"alertpost mailboxes connect {quote(address)}"
     if held.standing == "paused":
         return None
     if held.reason == BY_HAND:
-        return f"alertpost mailboxes resume {address}"
-    cure = cure_of(held.reason, address=address, tenant=held.tenants[0], parked=True)
-    return cure or f"alertpost mailboxes show {address}"
+        return f"alertpost mailboxes resume {quote(address)}"
+    cure = cure_of(held.reason, address=address, tenant=held.tenants[0], parked=True, app=held.app)
+    return cure or f"alertpost mailboxes show {quote(address)}"
 
 
 def _stores(live: Live) -> Iterator[Concern]:
@@ -153,7 +154,7 @@ def _held(seen: Overview) -> Iterator[Concern]:
             yield Concern(
                 Matter.HELD_UP,
                 f"{boxes} {are} paused because visits fail by a fault of ours: {held.reason}",
-                f"alertpost mailboxes show {held.mailboxes[0]}",
+                f"alertpost mailboxes show {quote(held.mailboxes[0])}",
             )
         needed = [address for address in held.mailboxes if address in waiting_at]
         if held.standing == "not connected" and needed:
@@ -162,7 +163,7 @@ def _held(seen: Overview) -> Iterator[Concern]:
                 Matter.NOT_CONNECTED,
                 f"mail waits at {counted(len(needed), 'mailbox', 'mailboxes')} that {are} not "
                 "connected",
-                f"alertpost mailboxes connect {needed[0]}",
+                f"alertpost mailboxes connect {quote(needed[0])}",
             )
 
 

@@ -13,6 +13,7 @@ from console.credential_view import print_tried
 from console.output import complain, out
 from console.resumed_view import tell_resumed
 from console.verbs_apps import asker_of, check, resume_waiting_for_credential
+from models import credential_commands
 from models.app_registrations import Given
 from models.database import read
 from models.errors import AlertpostError
@@ -58,7 +59,7 @@ def check_given(context: Context, given: Given, *, actor: str) -> bool:
     if all(one.refusal is not None for one in checked.tried):
         out.print(
             f"Nothing can be sent by {name} until it has a credential that Entra takes: "
-            f"`alertpost apps secret {name} --client-secret-file FILE --replace`.",
+            f"`{credential_commands.new_secret(name, replace=True)}`.",
             markup=False,
         )
         return False
@@ -70,7 +71,8 @@ def _tell_refused(name: str, number: int, tried: list[Tried]) -> None:
     mine = next((one for one in tried if one.standing.number == number), None)
     if mine is not None and mine.refusal is not None:
         out.print(
-            f"The new one is not used, another one works: `alertpost apps retire {name} {number}` "
+            "The new one is not used, another one works: "
+            f"`{credential_commands.retire(name, number)}` "
             "removes it.",
             markup=False,
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from console.output import counted, out, print_table
 from console.paths import typed_path
+from models import credential_commands
 from models.app_registrations import App, Given
 from models.credential_standing import (
     Kind,
@@ -78,7 +79,7 @@ def print_credentials(entry: App, hints: dict[int, str]) -> None:
             for one in entry.credentials
         ],
         spare=("added", "worked"),
-        empty=f"There is none: `alertpost apps secret {entry.name} --client-secret-file FILE`.",
+        empty=f"There is none: `{credential_commands.new_secret(entry.name)}`.",
     )
     told = advice(entry, now)
     if told:
@@ -100,28 +101,29 @@ def advice(entry: App, now: datetime) -> str:
         newest = max(known, key=lambda one: one.number)
         if newest.kind is Kind.CERTIFICATE:
             mend = (
-                f"If it was not uploaded yet: `alertpost apps certificate {entry.name} --show` "
-                "prints it."
+                "If it was not uploaded yet: "
+                f"`{credential_commands.show_certificate(entry.name)}` prints it."
             )
         else:
             mend = (
-                f"Give the right one: `alertpost apps retire {entry.name} {newest.number}`, then "
-                f"`alertpost apps secret {entry.name} --client-secret-file FILE`."
+                "Give the right one: "
+                f"`{credential_commands.retire(entry.name, newest.number)}`, then "
+                f"`{credential_commands.new_secret(entry.name)}`."
             )
         return f"{sentence[0].upper()}{sentence[1:]}. {mend}"
     refused = none_works(known, now)
     if refused is not None:
         return (
             f"Entra refuses {refused.kind} {refused.number} ({refused.refused_code}) and no other "
-            "one works: nothing is sent once the present tokens end. Give a new one: `alertpost "
-            f"apps secret {entry.name} --client-secret-file FILE --replace`."
+            "one works: nothing is sent once the present tokens end. Give a new one: "
+            f"`{credential_commands.new_secret(entry.name, replace=True)}`."
         )
     used = in_force(known, now)
     spare = dispensable(known, now)
     if used is not None and spare:
         return (
-            f"Credential {used.number} works, so {spare[0].number} can go: `alertpost apps retire "
-            f"{entry.name} {spare[0].number}`, and delete it in Entra."
+            f"Credential {used.number} works, so {spare[0].number} can go: "
+            f"`{credential_commands.retire(entry.name, spare[0].number)}`, and delete it in Entra."
         )
     return ""
 
@@ -153,7 +155,7 @@ def tell_given(given: Given, *, asked: bool = False) -> None:
     if given.beside is not None:
         out.print(
             f"It is tried first; where Entra refuses it, {given.beside} is used."
-            + ("" if asked else f" `alertpost apps credentials {name} --check` asks at once."),
+            + ("" if asked else f" `{credential_commands.ask_entra(name)}` asks at once."),
             markup=False,
         )
 
@@ -185,8 +187,8 @@ def hand_out(name: str, certificate_pem: str, file: str | None, *, client_id: st
             typed_path(file).write_text(certificate_pem, "ascii")
         except OSError as error:
             raise ConfigurationError(
-                f"{file}: {error.strerror or error}; the certificate is kept, `alertpost apps "
-                f"certificate {name} --show --out FILE` writes it"
+                f"{file}: {error.strerror or error}; the certificate is kept, "
+                f"`{credential_commands.show_certificate(name)} --out FILE` writes it"
             ) from error
     where = "the lines above, in a file ending in .pem or .cer" if file is None else file
     out.print(

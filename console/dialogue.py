@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from shlex import quote
 from uuid import UUID
 
 from console.access_tokens import Access, AccessTokens
@@ -107,7 +108,7 @@ async def send_test(
     if not sender.connected:
         raise Conflict(
             f"mailbox {sender.address} is not connected: "
-            f"run `alertpost mailboxes connect {sender.address}`"
+            f"run `alertpost mailboxes connect {quote(sender.address)}`"
         )
     begun = time.perf_counter()
     delivery_id = uuid7()

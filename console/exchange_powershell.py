@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 from uuid import UUID
 
 from models.errors import ConfigurationError
@@ -129,6 +130,9 @@ def _end(lines: Sequence[str], addresses: Sequence[str]) -> str:
             *switches,
             "",
             "# All this takes up to an hour to hold. Then:",
-            *(f"#   alertpost mailboxes connect {address} --app-only" for address in addresses),
+            *(
+                f"#   alertpost mailboxes connect {quote(address)} --app-only"
+                for address in addresses
+            ),
         ]
     )

@@ -18,4 +18,6 @@ def command_for(reason: str | None, entry: MailboxEntry) -> str | None:
         None where none does: nothing is to be done, or it is not to be done here.
     """
     parked = entry.parked_at is not None
-    return cure_of(reason, address=entry.address, tenant=entry.tenant_slug, parked=parked)
+    return cure_of(
+        reason, address=entry.address, tenant=entry.tenant_slug, parked=parked, app=entry.app
+    )

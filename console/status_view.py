@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -120,7 +121,7 @@ def _print_concern(concern: Concern, *, few: bool) -> None:
             out.print(Text(f"    It tries by itself at {cell(held.tries_at)}."))
     elif held is not None and command is not None and " resume " in command:
         # Something has to be mended first; this says what.
-        command = f"alertpost mailboxes show {held.mailboxes[0]}"
+        command = f"alertpost mailboxes show {quote(held.mailboxes[0])}"
     if ends is not None and few:
         out.print(Text(f"    Needed by {cell(needed_by(ends))}. {cell(ends.next_step)}"))
     if command is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -159,7 +160,7 @@ def check(context: Context, *, actor: str, name: str) -> Checked:
         raise Conflict(
             f"no mailbox goes by app registration {name!r} yet, so there is no directory in which "
             "Entra could be asked: first `alertpost tenants add SLUG --directory-id ID --app "
-            f"{name}` and `alertpost mailboxes add SLUG ADDRESS`"
+            f"{quote(name)}` and `alertpost mailboxes add SLUG ADDRESS`"
         )
     tried = try_all(context, opened, asker)
     resumed: dict[UUID, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from shlex import quote
 from typing import Any
 from uuid import UUID
 
@@ -283,7 +284,8 @@ def park(
                 scope="mailbox",
                 reason=BY_HAND,
                 meaning=text or "Somebody parked it by hand.",
-                next_step=f"When it may send again: `alertpost mailboxes resume {entry.address}`.",
+                next_step="When it may send again: `alertpost mailboxes resume "
+                f"{quote(entry.address)}`.",
                 answer="",
                 probe_after_seconds=seconds,
             )

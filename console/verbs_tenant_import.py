@@ -7,11 +7,11 @@ after it was mended. What a cell does not say stays as it is. Nothing is ever re
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from shlex import join, quote
 from typing import cast
 from uuid import UUID
 
@@ -144,7 +144,7 @@ def _tenant(
             if name in row.tenant
             for part in (f"--{name.replace('_', '-')}", str(row.tenant[name]))
         ]
-        command = shlex.join(["alertpost", "tenants", "edit", row.slug, *options, "--force"])
+        command = join(["alertpost", "tenants", "edit", row.slug, *options, "--force"])
         raise Conflict(
             f"{lost.said}; `{command}` changes it anyway, reconnect them afterwards"
         ) from None
@@ -183,7 +183,7 @@ def _mailbox(conn: Connection, row: Row, address: str, actor: str) -> tuple[Fate
     if before.tenant_slug != row.slug:
         raise Conflict(
             f"mailbox {before.address!r} exists already, at tenant {before.tenant_slug!r}; "
-            f"'alertpost mailboxes remove {before.address}' frees it"
+            f"`alertpost mailboxes remove {quote(before.address)}` frees it"
         )
     after = mailboxes.edit_mailbox(conn, before.address, **names)
     changed = sorted(name for name in names if getattr(before, name) != getattr(after, name))

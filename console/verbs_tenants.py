@@ -13,7 +13,7 @@ from console import park_causes
 from console.context import Context
 from console.waking import wake
 from models import app_registrations as apps
-from models import audit, lane, mailboxes, tenants
+from models import audit, credential_commands, lane, mailboxes, tenants
 from models.app_registrations import App, Credential, Given
 from models.database import write
 from models.errors import ConfigurationError
@@ -92,7 +92,7 @@ def add(
     if app is not None and (client_id or credential):
         raise ConfigurationError(
             f"app registration {app!r} brings its client id and secret along: leave those away, "
-            f"or change them with 'alertpost apps secret {app}'"
+            f"or change them with `{credential_commands.new_secret(app)}`"
         )
     with write(context.engine) as conn:
         if client_id and credential:

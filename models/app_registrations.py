@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from shlex import quote
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.exc import IntegrityError
 
-from models import app_credentials, database
+from models import app_credentials, credential_commands, database
 from models import directory_rules as rules
 from models.app_credentials import Opened
 from models.credential import Credential
@@ -106,8 +107,8 @@ def add_app(
     """
     name = rules.app_name(name)
     taken = Conflict(
-        f"there is already an app registration {name!r}; 'alertpost apps secret' gives it a new "
-        "credential, or choose another name"
+        f"there is already an app registration {name!r}; `{credential_commands.new_secret(name)}` "
+        "gives it a new credential, or choose another name"
     )
     if conn.scalar(select(APP.c.id).where(APP.c.name == name)) is not None:
         raise taken
@@ -231,7 +232,7 @@ def remove_app(conn: Connection, name: str) -> None:
     entry = app(conn, name)
     in_use = Conflict(
         f"app registration {name!r} still serves {entry.tenants or 'some'} tenant(s); give them "
-        "another with 'alertpost tenants edit SLUG --app NAME' or remove them first"
+        "another with `alertpost tenants edit SLUG --app NAME` or remove them first"
     )
     if entry.tenants:
         raise in_use
@@ -277,8 +278,9 @@ def _full(name: str, known: list[Standing], now: datetime) -> Conflict:
     first = min(known, key=lambda one: (order.index(standing[one.number]), one.number))
     return Conflict(
         f"app registration {name!r} has two credentials already, {told}; first take one away, such "
-        f"as with 'alertpost apps retire {name} {first.number}', or put one that is known to work "
-        f"in the place of both with 'alertpost apps secret {name} --replace'"
+        f"as with `alertpost apps retire {quote(name)} {first.number}`, or put one that is "
+        "known to work "
+        f"in the place of both with `alertpost apps secret {quote(name)} --replace`"
     )
 
 
@@ -289,7 +291,8 @@ def _check_what_is_left(entry: App, target: Standing, now: datetime) -> None:
     if not others:
         raise Conflict(
             f"credential {target.number} is the only one of app registration {name!r}: first give "
-            f"another with 'alertpost apps secret {name}'; --force removes it anyway, and "
+            f"another with `{credential_commands.new_secret(name)}`; --force removes it "
+            "anyway, and "
             "every tenant of the app stops"
         )
     of_no_use = standing[target.number] in {State.REFUSED, State.ENDED}
@@ -299,7 +302,8 @@ def _check_what_is_left(entry: App, target: Standing, now: datetime) -> None:
         return
     raise Conflict(
         f"no other credential of app registration {name!r} is known to work: {others[0].number} is "
-        f"{standing[others[0].number]}; 'alertpost apps credentials {name} --check' asks Entra, "
+        f"{standing[others[0].number]}; `alertpost apps credentials {quote(name)} --check` "
+        "asks Entra, "
         "and --force removes it anyway"
     )
 

@@ -166,8 +166,8 @@ class Credential:
             # signed with PS256, which is RSA.
             raise ConfigurationError(
                 "certificate: its key is not RSA, and Entra takes no other for an app; make an RSA "
-                f"key of {LEAST_KEY_BITS} bits or more, or let `alertpost apps certificate NAME` "
-                "make one"
+                f"key of {LEAST_KEY_BITS} bits or more, or have one made with "
+                "`alertpost apps certificate NAME`"
             )
         if key.key_size < LEAST_KEY_BITS:
             raise ConfigurationError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from shlex import quote
 from typing import Any
 from uuid import UUID
 
@@ -452,5 +453,6 @@ def _check_mailboxes(conn: Connection, mailboxes: list[UUID]) -> None:
         if removed is not None:
             raise Conflict(
                 f"mailbox {removed!r} was removed, so nothing would ever leave its lane; "
-                "'alertpost mailboxes add' brings it back, or leave its deliveries out"
+                f"`alertpost mailboxes add TENANT {quote(removed)}` brings it back, or leave "
+                "its deliveries out"
             )

@@ -9,17 +9,17 @@ an app has two credentials, mailboxes need the one that works: the other's end h
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import groupby
+from shlex import quote
 from uuid import UUID
 
 from sqlalchemy import Connection, and_, exists, func, or_, select
 
-from models import credential_standing
+from models import credential_commands, credential_standing
 from models.clock import utc_after
 from models.credential_standing import (
     Standing,
@@ -263,15 +263,15 @@ def _needed(
     kind = _kind(one)
     # A tenant without a mailbox, such as one out of service, sends nothing.
     boxes = [row for row in users if row.mailbox is not None]
-    new = "--client-secret-file FILE --secret-expires DATE"
+    app = users[0].app
+    new = credential_commands.new_secret(app)
     if kind is Kind.CERTIFICATE:
-        new = "--certificate-file FILE --private-key-file FILE"
-    app = shlex.quote(users[0].app)
+        new = credential_commands.new_certificate(app)
     left = None if one.expires_at is None else one.expires_at - now
-    step, command = _renewal(kind, level_of(left)), f"alertpost apps secret {app} {new}"
+    step, command = _renewal(kind, level_of(left)), new
     if refused is not None:
         step = "Fix the newer one before this one ends; its refusal says what is wrong with it."
-        command = f"alertpost apps credentials {app} --check"
+        command = credential_commands.ask_entra(app)
     if gone:
         step, command = _refused_renewal(kind, app)
     expiry = _expiry(
@@ -291,25 +291,25 @@ def _refused_renewal(kind: Kind, app: str) -> tuple[str, str]:
                 "Entra refuses it and no other one works: upload it in Entra, or give another one; "
                 "`--check` asks again."
             ),
-            f"alertpost apps credentials {app} --check",
+            credential_commands.ask_entra(app),
         )
     return (
         (
             "Entra refuses it and no other one works: make a new client secret in Entra and give "
             "it here; what waits goes on."
         ),
-        f"alertpost apps secret {app} --client-secret-file FILE --secret-expires DATE --replace",
+        credential_commands.new_secret(app, replace=True),
     )
 
 
 def _spare(users: Sequence[CredentialRow], one: Standing, now: datetime, *, can_go: bool) -> Expiry:
     """Tell of a credential that nothing depends on: it is not alarming, whenever it ends."""
-    app = shlex.quote(users[0].app)
+    app = users[0].app
     step = "Nothing: mailboxes go by the other one, see there."
-    command = f"alertpost apps credentials {app}"
+    command = f"alertpost apps credentials {quote(app)}"
     if can_go:
         step = "The other one works, so this one can go, here and in Entra."
-        command = f"alertpost apps retire {app} {one.number}"
+        command = credential_commands.retire(app, one.number)
     expiry = _expiry(
         _kind(one), users[0].app, one.expires_at, now, [], next_step=step, command=command
     )
@@ -343,18 +343,18 @@ def _grants(users: Sequence[CredentialRow], now: datetime) -> Iterator[Expiry]:
         if row.mailbox is None or row.grant_kind != DELEGATED or row.grant_used_at is None:
             continue
         ends_at = row.grant_used_at + GRANT_IDLE
-        address = shlex.quote(row.mailbox)
+        address = row.mailbox
         if ends_at <= now:
             step = (
                 "Nothing was sent for 90 days, so Entra takes the consent no more: sign in again."
             )
-            command = f"alertpost mailboxes connect {address}"
+            command = f"alertpost mailboxes connect {quote(address)}"
         elif level_of(ends_at - now) is Level.LATER:
             step = "Nothing to do: each mail, and workers about once a week, make it last 90 days."
-            command = f"alertpost mailboxes test {address} --to {address}"
+            command = f"alertpost mailboxes test {quote(address)} --to {quote(address)}"
         else:
             step = _OLD_GRANT
-            command = f"alertpost mailboxes test {address} --to {address}"
+            command = f"alertpost mailboxes test {quote(address)} --to {quote(address)}"
         yield _expiry(Kind.GRANT, row.mailbox, ends_at, now, [row], next_step=step, command=command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from shlex import quote
 from uuid import UUID
 
 from sqlalchemy import Connection, and_, func, or_, select
@@ -217,7 +218,7 @@ def _queued(
     if mailbox.connected_at is None and mailbox.parked_at is None:
         sentence = (
             f"Waits until mailbox {mailbox.address} is connected: "
-            f"`alertpost mailboxes connect {mailbox.address}`"
+            f"`alertpost mailboxes connect {quote(mailbox.address)}`"
         )
     elif mailbox.parked_at is not None:
         sentence = _parked(mailbox, mailbox.parked_at, now)

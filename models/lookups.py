@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from shlex import quote
 from typing import Any
 from uuid import UUID
 
@@ -65,9 +66,14 @@ def app_id(conn: Connection, name: str) -> UUID:
     if key is None:
         raise NotFound(
             f"there is no app registration {name!r}{_nearest(conn, APP.c.name, name)}; "
-            "'alertpost apps add' makes one"
+            f"`alertpost apps add {quote(name)} --client-id ID --client-secret-file FILE` makes one"
         )
     return UUID(str(key))
+
+
+def app_name(conn: Connection, key: UUID) -> str:
+    """Return an app registration's name; empty where it was removed."""
+    return str(conn.scalar(select(APP.c.name).where(APP.c.id == key)) or "")
 
 
 def unknown_tenant(conn: Connection, slug: str) -> NotFound:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from shlex import quote
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from models.errors import Conflict, NotFound
 from models.grants import GRANT, withdraw
 from models.ids import uuid7
 from models.lifecycle import CANCEL, State
-from models.lookups import MAILBOX, REMOVED, TENANT, live_mailbox, mailbox_id, tenant_id
+from models.lookups import APP, MAILBOX, REMOVED, TENANT, live_mailbox, mailbox_id, tenant_id
 from models.moves import DELIVERY, in_state, move
 
 PAUSED = and_(MAILBOX.c.paused_until.is_not(None), MAILBOX.c.paused_until > utc_now()).label(
@@ -36,6 +37,7 @@ class MailboxEntry:
     A mailbox as lists show it.
 
     Attributes:
+        app: Name of its tenant's app registration.
         auth_form: In which name ``auth_user`` was seen to sign in; None: not tried yet.
         standing: ``ready``, ``not connected``, ``parked`` or ``paused``, the worst that is true.
         waiting: Deliveries that are queued or being sent.
@@ -45,6 +47,7 @@ class MailboxEntry:
     id: UUID
     tenant_id: UUID
     tenant_slug: str
+    app: str
     address: str
     display_name: str | None
     auth_user: str | None
@@ -137,8 +140,10 @@ def add_mailbox(
     ).one_or_none()
     if there is not None and there.park_reason != REMOVED:
         raise Conflict(
-            f"mailbox {address!r} exists already, at tenant {there.slug!r}; 'alertpost mailboxes "
-            f"edit {address}' changes it, 'alertpost mailboxes remove {address}' frees it"
+            f"mailbox {address!r} exists already, at tenant {there.slug!r}; "
+            f"`alertpost mailboxes edit {quote(address)} --help` says how to change it, "
+            "`alertpost mailboxes remove "
+            f"{quote(address)}` frees it"
         )
     if there is not None:
         _note_account(conn, there.id, address, there.auth_user, values["auth_user"])
@@ -220,7 +225,10 @@ def mailbox(conn: Connection, address: str) -> MailboxEntry:
     key = mailbox_id(conn, address)
     row = conn.execute(_listing().where(MAILBOX.c.id == key)).one_or_none()
     if row is None:
-        raise NotFound(f"mailbox {address!r} was removed; 'alertpost mailboxes add' brings it back")
+        raise NotFound(
+            f"mailbox {address!r} was removed; `alertpost mailboxes add "
+            f"TENANT {quote(address)}` brings it back"
+        )
     return _entry(row)
 
 
@@ -387,6 +395,7 @@ def _listing() -> Any:
             MAILBOX.c.id,
             MAILBOX.c.tenant_id,
             TENANT.c.slug.label("tenant_slug"),
+            APP.c.name.label("app"),
             MAILBOX.c.address,
             MAILBOX.c.display_name,
             MAILBOX.c.auth_user,
@@ -414,6 +423,7 @@ def _listing() -> Any:
             func.coalesce(dead.c.deliveries, 0).label("dead"),
         )
         .join_from(MAILBOX, TENANT, MAILBOX.c.tenant_id == TENANT.c.id)
+        .join(APP, TENANT.c.app_registration_id == APP.c.id)
         .outerjoin(GRANT, GRANT.c.mailbox_id == MAILBOX.c.id)
         .outerjoin(waiting, waiting.c.key == MAILBOX.c.id)
         .outerjoin(dead, dead.c.key == MAILBOX.c.id)

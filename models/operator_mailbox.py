@@ -9,6 +9,7 @@ lost while workers run.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 
 from sqlalchemy import Connection, select
 
@@ -87,7 +88,7 @@ def operator_mailbox(conn: Connection, settings: Settings) -> OperatorMailbox | 
             recipients,
             sender,
             trouble=f"ALERTPOST_OPERATOR_MAILBOX {address} is not connected",
-            command=f"alertpost mailboxes connect {address}",
+            command=f"alertpost mailboxes connect {quote(address)}",
         )
     if sender.parked_at is not None:
         return OperatorMailbox(
@@ -95,6 +96,6 @@ def operator_mailbox(conn: Connection, settings: Settings) -> OperatorMailbox | 
             recipients,
             sender,
             waits=f"the operator's own mailbox {address} is parked: {sender.park_reason}",
-            command=f"alertpost mailboxes show {address}",
+            command=f"alertpost mailboxes show {quote(address)}",
         )
     return OperatorMailbox(address, recipients, sender)

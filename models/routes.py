@@ -72,7 +72,7 @@ class Routes:
             raise NotFound(f"tenant {tenant_slug!r} has no mailbox {mailbox_address!r}")
         raise NotFound(
             f"tenant {tenant_slug!r} has no mailbox yet; "
-            f"'alertpost mailboxes add {tenant_slug} ADDRESS' adds one"
+            f"`alertpost mailboxes add {tenant_slug} ADDRESS` adds one"
         )
 
 

@@ -123,8 +123,8 @@ class RouteGuard:
             raise ConfigurationError(
                 f"the addresses of tenant {sender.tenant_slug} were not given through alertpost, "
                 "or its row was changed since: nothing goes there. Look at them with `alertpost "
-                f"tenants show {sender.tenant_slug}`; if they are right, give them again with "
-                f"`alertpost tenants edit {sender.tenant_slug}`"
+                f"tenants show {sender.tenant_slug}`; if they are right, give them again: "
+                f"`alertpost tenants edit {sender.tenant_slug} --help` says how"
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, select
 
-from models.lookups import MAILBOX, TENANT, live_mailbox
+from models.lookups import APP, MAILBOX, TENANT, live_mailbox
 from models.mailboxes import PAUSED, standing_of
 
 READY = "ready"
@@ -31,6 +31,7 @@ class MailboxRow:
     paused_until: datetime | None = None
     pause_reason: str | None = None
     paused: bool = False
+    app: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Held:
         since: When the first of them was parked.
         tries_at: When one mail tries whether the cause is gone.
         until: When the last of them has paused long enough.
+        app: The app registration of the first of them.
     """
 
     standing: str
@@ -57,6 +59,7 @@ class Held:
     since: datetime | None = None
     tries_at: datetime | None = None
     until: datetime | None = None
+    app: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,10 @@ def mailbox_rows(conn: Connection) -> list[MailboxRow]:
             MAILBOX.c.address.label("mailbox"),
             *(MAILBOX.c[name] for name in names),
             PAUSED,
+            APP.c.name.label("app"),
         )
-        .outerjoin_from(TENANT, MAILBOX, and_(MAILBOX.c.tenant_id == TENANT.c.id, live_mailbox()))
+        .join_from(TENANT, APP, TENANT.c.app_registration_id == APP.c.id)
+        .outerjoin(MAILBOX, and_(MAILBOX.c.tenant_id == TENANT.c.id, live_mailbox()))
         .order_by(TENANT.c.slug, MAILBOX.c.address)
     )
     return [MailboxRow(**row._mapping) for row in rows]  # noqa: SLF001 - a public name
@@ -135,6 +140,7 @@ def _held(cause: tuple[Any, ...], rows: Sequence[MailboxRow]) -> Held:
         next_step=next_step,
         mailboxes=tuple(str(row.mailbox) for row in rows),
         tenants=tuple(dict.fromkeys(row.tenant for row in rows)),
+        app=rows[0].app,
         since=min(row.parked_at for row in rows if row.parked_at) if parked else None,
         tries_at=min(tries) if parked and tries else None,
         until=max(row.paused_until for row in rows if row.paused_until) if paused else None,

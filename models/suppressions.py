@@ -167,7 +167,7 @@ def remove(conn: Connection, address: str, *, tenant_slug: str | None = None) ->
     found = [Suppression(*row) for row in rows]
     if not found:
         where = "" if tenant_slug is None else f" at tenant {tenant_slug!r}"
-        raise NotFound(f"{address!r} is not suppressed{where}; 'alertpost suppressions list'")
+        raise NotFound(f"{address!r} is not suppressed{where}; `alertpost suppressions list`")
     conn.execute(delete(_TABLE).where(*which))
     return found
 

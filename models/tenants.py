@@ -171,7 +171,10 @@ def add_tenant(
         Conflict: The slug is taken.
     """
     slug = rules.slug(slug)
-    taken = Conflict(f"tenant {slug!r} exists already; 'alertpost tenants edit {slug}' changes it")
+    taken = Conflict(
+        f"tenant {slug!r} exists already; `alertpost tenants edit {slug} --help` says how to "
+        "change it"
+    )
     if conn.scalar(select(TENANT.c.id).where(TENANT.c.slug == slug)) is not None:
         raise taken
     values = _checked(conn, {**options, "directory_id": directory_id, "app": app})

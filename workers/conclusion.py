@@ -121,7 +121,7 @@ def misconfigured(reason: str) -> Verdict:
         Scope.MAILBOX,
         Remedy.FIX_CONFIGURATION,
         f"The set-up of this mailbox cannot work: {reason}.",
-        "Correct it with `alertpost tenants edit SLUG`; then run"
+        "Correct it (`alertpost tenants edit SLUG --help` says how); then run"
         " `alertpost mailboxes resume ADDRESS`.",
         probe=_PROBLEM_SECONDS,
     )

@@ -409,8 +409,8 @@ def _scopes(sender: Sender) -> list[str]:
     scopes = [scope for scope in sender.scopes if scope not in _RESERVED_SCOPES]
     if not scopes:
         raise ConfigurationError(
-            f"the scope of tenant {sender.tenant_slug} names no permission: give one with "
-            f"`alertpost tenants edit {sender.tenant_slug} --scope …`"
+            f"the scope of tenant {sender.tenant_slug} names no permission: "
+            f"`alertpost tenants edit {sender.tenant_slug} --reset scope` gives it the cloud's own"
         )
     return scopes
 

@@ -434,8 +434,8 @@ _ROWS: tuple[tuple[tuple[int, ...], Verdict], ...] = (
         _consent(
             "app-unknown",
             "The app is unknown in this tenant: removed, never consented, or another id or cloud.",
-            f"{_CONSENT} `alertpost tenants link` prints it, with --app-only the one for the app's "
-            "own permission. If all tenants show this, correct the client id.",
+            f"{_CONSENT} `alertpost tenants link SLUG` prints it, with --app-only the one for the "
+            "app's own permission. If all tenants show this, correct the client id.",
             Scope.TENANT,
         ),
     ),
@@ -470,8 +470,8 @@ _ROWS: tuple[tuple[tuple[int, ...], Verdict], ...] = (
         _secret(
             "certificate-refused",
             "The app's certificate or assertion was refused: wrong, expired or not uploaded.",
-            "Upload the certificate that we sign with (`alertpost apps certificate NAME --show`"
-            " prints it), then run `alertpost apps credentials NAME --check`; and check this"
+            "Upload the certificate that we sign with (`alertpost apps certificate APP --show`"
+            " prints it), then run `alertpost apps credentials APP --check`; and check this"
             " server's clock. Or give another one.",
         ),
     ),

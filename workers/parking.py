@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from models import lane, senders
+from models.lookups import app_name
 from workers.cures import with_command
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def park_unless_renewed(
             address=tried.address,
             tenant=tried.tenant_slug,
             account=tried.auth_user,
+            app=app_name(conn, tried.app_id),
         ),
         answer=answer,
         probe_after_seconds=probe_after_seconds,

@@ -62,7 +62,8 @@ _OWN = {
         Remedy.REPORT_BUG,
     ),
     "misconfigured": Meaning(
-        "The set-up of its mailbox cannot work.", "Correct it with `alertpost tenants edit SLUG`."
+        "The set-up of its mailbox cannot work.",
+        "Correct it: `alertpost tenants edit SLUG --help` says how.",
     ),
     RECIPIENTS: Meaning(
         "The recipients that its account may reach in 24 hours are used up.",

@@ -9,6 +9,7 @@ from functools import partial
 from html import escape
 from itertools import groupby
 from math import ceil
+from shlex import quote
 
 from models.alert import AlertEmail
 from models.expiries import Expiry, Kind, Level, days_left
@@ -140,7 +141,7 @@ def _lost(lost: Lost, *, again: bool = False) -> Block:
         parked=True,
         app=first.app,
     )
-    command = command or f"alertpost mailboxes show {first.address}"
+    command = command or f"alertpost mailboxes show {quote(first.address)}"
     if len(lost.mailboxes) > 1 and first.scope == "mailbox":
         command += _OTHERS
     waiting = _alerts(lost.waiting, "waits", "wait")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -93,7 +94,7 @@ def add(
         hand_out(name, credential.certificate_pem or "", None, client_id=entry.client_id)
     out.print(
         f"App registration {name} added. "
-        f"Next: `alertpost tenants add SLUG --directory-id ID --app {name}`.",
+        f"Next: `alertpost tenants add SLUG --directory-id ID --app {quote(name)}`.",
         markup=False,
     )
 
@@ -242,7 +243,7 @@ def retire(
     )
     if not entry.credentials:
         out.print(
-            f"Nothing is left: `alertpost apps secret {name} --client-secret-file FILE`.",
+            f"Nothing is left: `alertpost apps secret {quote(name)} --client-secret-file FILE`.",
             markup=False,
         )
 

@@ -25,6 +25,7 @@ def list_(as_json: Json = False) -> None:
         ("app", "client id", "credential", "tenants"),
         [(e.name, e.client_id, credential_text(e), e.tenants) for e in entries],
         right=("tenants",),
-        empty="There are none yet; `alertpost tenants add` makes one for a tenant, "
-        "`alertpost apps add` one to share.",
+        empty="There are none yet: `alertpost tenants add --help` says how to make one for a "
+        "tenant, "
+        "`alertpost apps add --help` one to share.",
     )

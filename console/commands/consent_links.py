@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, TextIO
 
 import typer
@@ -58,7 +59,7 @@ def link(
     complain(
         f"it holds until {_moment(made.until)}, or until the mailbox is connected; whoever has it "
         f"may use it, but only {made.mailbox} can consent. `alertpost mailboxes unlink "
-        f"{made.mailbox}` withdraws it"
+        f"{quote(made.mailbox)}` withdraws it"
     )
 
 

@@ -71,7 +71,8 @@ def list_(
         right=("Age",),
         alike=("Tenant",),
         spare=("Tenant", "Severity", "Age"),
-        empty="No delivery matches; `alertpost send` or `alertpost enqueue` makes one."
+        empty="No delivery matches; `alertpost send --help` and `alertpost enqueue --help` "
+        "say how to make one."
         if wanted == DeliveryFilter()
         else "No delivery matches; leave a filter out to see more.",
     )

@@ -8,6 +8,7 @@ import sys
 import webbrowser
 from dataclasses import replace
 from datetime import timedelta
+from shlex import quote
 from typing import Annotated, Any, cast
 
 import typer
@@ -91,7 +92,7 @@ def add(
         verbs.note(conn, actor(who), "mailbox-add", entry.address, tenant=tenant)
     default = " It is the tenant's default sender." if entry.is_default else ""
     out.print(f"Mailbox {entry.address} added.{default}", markup=False)
-    out.print(f"Next: `alertpost mailboxes connect {entry.address}`.", markup=False)
+    out.print(f"Next: `alertpost mailboxes connect {quote(entry.address)}`.", markup=False)
 
 
 @app.command("edit")
@@ -130,7 +131,8 @@ def edit(
         _print_default(entry)
     if auth_user is not None and entry.connected_at is not None:
         out.print(
-            f"Somebody else authenticates now: `alertpost mailboxes connect {entry.address}`.",
+            "Somebody else authenticates now: `alertpost mailboxes connect "
+            f"{quote(entry.address)}`.",
             markup=False,
         )
 
@@ -145,7 +147,7 @@ def _print_default(entry: MailboxEntry) -> None:
         command = "resume" if entry.connected_at else "connect"
         complain(
             f"{entry.address} is {entry.standing}, so they wait: "
-            f"`alertpost mailboxes {command} {entry.address}`, or name another default"
+            f"`alertpost mailboxes {command} {quote(entry.address)}`, or name another default"
         )
 
 
@@ -354,7 +356,8 @@ def try_it(
 
     with opened() as context:
         account = verbs.account(context, address)
-        alert = dialogue.alert_for_test(account.sender, to, command="alertpost mailboxes test")
+        command = f"alertpost mailboxes test {quote(account.entry.address)} --to {quote(to)}"
+        alert = dialogue.alert_for_test(account.sender, to, command=command)
         try:
             ending = asyncio.run(dialogue.send_test(context, account, alert, tell=tell))
         except MustWait as waiting:
@@ -376,7 +379,7 @@ def try_it(
         elif parked:
             out.print(
                 f"It is parked ({account.entry.park_reason}) but works: "
-                f"`alertpost mailboxes resume {account.entry.address}` lets it send again.",
+                f"`alertpost mailboxes resume {quote(account.entry.address)}` lets it send again.",
                 markup=False,
             )
     if ending.verdict is not None:
@@ -462,7 +465,7 @@ def park(
         until = "" if entry.probe_at is None else f" until {cell(entry.probe_at)}"
         out.print(
             f"Mailbox {entry.address} is parked{until}; {counted(entry.waiting)} waiting. "
-            f"`alertpost mailboxes resume {entry.address}` ends that.",
+            f"`alertpost mailboxes resume {quote(entry.address)}` ends that.",
             markup=False,
         )
     for entry in done.kept:
@@ -502,7 +505,7 @@ def resume_(
     if entry.grant_kind is None:
         out.print(
             f"Mailbox {entry.address} is not parked any more, but not connected: "
-            f"`alertpost mailboxes connect {entry.address}`.",
+            f"`alertpost mailboxes connect {quote(entry.address)}`.",
             markup=False,
         )
 
@@ -547,7 +550,11 @@ def _print_ending(ending: Ending, entry: MailboxEntry) -> None:
     # This mail is not tried again; what a worker does about such an answer, it does for alerts.
     step = "for alerts" if verdict.action in _SOLVES_ITSELF else "what to do"
     known = filled(
-        verdict.next_step, address=entry.address, account=entry.auth_user, tenant=entry.tenant_slug
+        verdict.next_step,
+        address=entry.address,
+        account=entry.auth_user,
+        tenant=entry.tenant_slug,
+        app=entry.app,
     )
     out.print(f"  {step:<15}{known}", markup=False)
     if (command := command_for(verdict.rule, entry)) is not None:
@@ -595,7 +602,7 @@ def _authenticates(entry: MailboxEntry) -> str | None:
 
 def _next_step(entry: MailboxEntry) -> str | None:
     if entry.connected_at is None:
-        return f"`alertpost mailboxes connect {entry.address}`"
+        return f"`alertpost mailboxes connect {quote(entry.address)}`"
     return None
 
 

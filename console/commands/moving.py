@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -186,7 +187,8 @@ def tell_connected(done: Connected) -> None:
     out.print(f"Mailbox {done.address} is connected, by {done.account}.", markup=False)
     if done.doubt:
         out.print(
-            f"Not checked: {done.doubt}. `alertpost mailboxes test {done.address} --to ADDRESS` "
+            f"Not checked: {done.doubt}. `alertpost mailboxes test {quote(done.address)} --to "
+            "ADDRESS` "
             "tells.",
             markup=False,
         )
@@ -212,10 +214,12 @@ def _forms(context: Context, address: str, *, actor: str) -> str | None:
     try:
         done = asyncio.run(try_both(context, who, actor=actor))
     except (MustWait, CredentialRejected, TokenUnavailable) as error:
-        return f"How to sign in was not tried ({error}); `alertpost doctor {address}` tries it"
+        return (
+            f"How to sign in was not tried ({error}); `alertpost doctor {quote(address)}` tries it"
+        )
     told = _forms_text(done, address, who.sender.auth_user)
     if done.chosen is AuthForm.MAILBOX and who.entry.park_reason == SEND_AS_DENIED.rule:
-        told += f"; `alertpost mailboxes resume {address}` lets it send that way"
+        told += f"; `alertpost mailboxes resume {quote(address)}` lets it send that way"
     return told
 
 
@@ -225,10 +229,12 @@ def _forms_text(done: FormsTried, address: str, user: str) -> str:
     if done.chosen is AuthForm.DELEGATE:
         return (
             f"It signs in as {user}; whether {user} may send as {address} shows with a mail: "
-            f"`alertpost doctor {address} --to ADDRESS`"
+            f"`alertpost doctor {quote(address)} --to ADDRESS`"
         )
     replies = "; ".join(f"as {tried.user}: {tried.reply}" for tried in done.tries)
-    return f"It cannot sign in yet ({replies}); `alertpost doctor {address}` says what fixes it"
+    return (
+        f"It cannot sign in yet ({replies}); `alertpost doctor {quote(address)}` says what fixes it"
+    )
 
 
 def _chosen(accounts: Sequence[str], only: Sequence[str], auth_user: str | None) -> list[str]:

@@ -58,7 +58,7 @@ def report(
 def _print(found: Report) -> None:
     if not found.total.enqueued:
         since = "" if found.since is None else " since then"
-        out.print(Text(f"Nothing was enqueued{since}; `alertpost send` sends a first alert."))
+        out.print(Text(f"Nothing was enqueued{since}; `alertpost send --help` says how."))
         return
     rows = list(_rows(found))
     print_table(

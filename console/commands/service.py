@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
+from shlex import join, quote
 from typing import Annotated, Any
 
 import redis
@@ -221,14 +221,18 @@ class _Screen:
         there = _what_is_there(self._settings, tenant["slug"], account["address"])
         begin = partial(begun, self._settings)
         steps = {
-            _There.NOTHING: f"echo {shlex.quote(app['secrets'][0])} | {begin(shlex.join(add))}",
-            _There.TENANT: begin(f"alertpost mailboxes add {tenant['slug']} {account['address']}"),
-            _There.MAILBOX: begin(f"alertpost mailboxes connect {account['address']}")
+            _There.NOTHING: f"echo {quote(app['secrets'][0])} | {begin(join(add))}",
+            _There.TENANT: begin(
+                f"alertpost mailboxes add {tenant['slug']} {quote(account['address'])}"
+            ),
+            _There.MAILBOX: begin(f"alertpost mailboxes connect {quote(account['address'])}")
             + f"   # the password is {account['password']}",
         }
         left = [step for before, step in steps.items() if before >= there]
         if not left:
-            self._show_next(f"alertpost mailboxes test {account['address']} --to you@example.com")
+            self._show_next(
+                f"alertpost mailboxes test {quote(account['address'])} --to you@example.com"
+            )
             return
         _say(f"Next, in another terminal{where_to_type(self._settings)},")
         _say("to add one of the sandbox's tenants (nothing of it is real):")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 import typer
 from rich.text import Text
 
@@ -64,5 +66,5 @@ def first_step(seen: Overview) -> str | None:
         return "alertpost mailboxes add TENANT ADDRESS"
     unconnected = [held for held in who.held if held.standing == "not connected"]
     if sum(len(held.mailboxes) for held in unconnected) == who.mailboxes:
-        return f"alertpost mailboxes connect {unconnected[0].mailboxes[0]}"
+        return f"alertpost mailboxes connect {quote(unconnected[0].mailboxes[0])}"
     return None

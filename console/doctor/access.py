@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from shlex import quote
 
 import redis.asyncio
 
@@ -222,7 +223,8 @@ async def _test_mail(
     if lacking is not None or wish.to is None:
         # A mail that is known to fail would only add to what Exchange counts against it.
         return skipped(lacking or "limits")
-    alert = dialogue.alert_for_test(who.sender, wish.to, command="alertpost doctor")
+    command = f"alertpost doctor {quote(who.sender.address)} --to {quote(wish.to)}"
+    alert = dialogue.alert_for_test(who.sender, wish.to, command=command)
     try:
         ending = await dialogue.send_test(context, who, alert, tell=untold, tokens=tokens)
     except (MustWait, PacingUnavailable) as waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from shlex import quote
 
 from console import park_causes
 from console.dialogue import Ending, oauth_verdict, reply_of
@@ -21,8 +22,12 @@ from workers.reply_rules import REFUSED_BY_STAGE
 from workers.reply_rules_mail import MAIL_RULES
 from workers.verdict import Action, Verdict
 
-PROVE = "`alertpost doctor {address} --to ADDRESS`"
 _ONE_TRY = "Tried MAIL FROM and reset (RSET): no mail was sent, none was counted."
+
+
+def prove(address: str) -> str:
+    """Name the command that sends a mail, the only proof of what Exchange judges after DATA."""
+    return f"`alertpost doctor {quote(address)} --to ADDRESS`"
 
 
 def grant(entry: MailboxEntry) -> Finding:
@@ -31,7 +36,7 @@ def grant(entry: MailboxEntry) -> Finding:
         return failed(
             "none",
             "Nobody has consented yet that this mailbox sends.",
-            f"`alertpost mailboxes connect {entry.address}`",
+            f"`alertpost mailboxes connect {quote(entry.address)}`",
         )
     if entry.grant_kind == APP_ONLY:
         kind = "app-only (the app's own permission)"
@@ -67,8 +72,8 @@ def no_token(error: AlertpostError, entry: MailboxEntry) -> Finding:
     return failed(
         str(error),
         "The set-up of this mailbox cannot work.",
-        f"`alertpost tenants show {entry.tenant_slug}`, then `alertpost tenants edit "
-        f"{entry.tenant_slug}` with what is wrong",
+        f"`alertpost tenants show {entry.tenant_slug}`, then change what is "
+        f"wrong: `alertpost tenants edit {entry.tenant_slug} --help`",
     )
 
 
@@ -118,13 +123,13 @@ def sender_taken(who: Account, reply: str) -> Finding:
         return ok(
             f"{address}: {reply}",
             f"{_ONE_TRY} Licence, room and lock-outs are judged only when a mail is handed in: "
-            f"{PROVE.format(address=address)}.",
+            f"{prove(address)}.",
         )
     return warning(
         f"{address}, signed in as {who.sender.signs_in_as}: {reply}",
         f"{_ONE_TRY} Exchange judges whether {user} may send as {address} only after DATA, so "
         "this proves nothing yet.",
-        f"{PROVE.format(address=address)} proves it; the right is given by "
+        f"{prove(address)} proves it; the right is given by "
         f"`Add-RecipientPermission {address} -Trustee {user} -AccessRights SendAs`",
     )
 
@@ -146,7 +151,7 @@ def sender_left_alone(entry: MailboxEntry) -> Finding:
         "standing",
         f"not tried: it is parked for {entry.park_reason}",
         "One more refusal could lock the mailbox out, or prolong that.",
-        f"once the cause is gone: {PROVE.format(address=entry.address)}",
+        f"once the cause is gone: {prove(entry.address)}",
     )
 
 
@@ -184,7 +189,8 @@ def mail_sent(ending: Ending, who: Account, to: str) -> Finding:
         return ok(seen, "Exchange took it; it took one of the mailbox's mails of this minute.")
     return ok(
         seen,
-        f"It works, though it is parked: `alertpost mailboxes resume {entry.address}` lets it send "
+        f"It works, though it is parked: `alertpost mailboxes resume {quote(entry.address)}` "
+        "lets it send "
         "again.",
     )
 
@@ -205,7 +211,11 @@ def parked_over_a_mail() -> frozenset[str]:
 def _by_verdict(verdict: Verdict, seen: str, entry: MailboxEntry) -> Finding:
     command = command_for(verdict.rule, entry)
     mend = filled(
-        verdict.next_step, address=entry.address, account=entry.auth_user, tenant=entry.tenant_slug
+        verdict.next_step,
+        address=entry.address,
+        account=entry.auth_user,
+        tenant=entry.tenant_slug,
+        app=entry.app,
     )
     if command:
         mend = f"{mend} Then `{command}`" if mend else f"`{command}`"
@@ -219,10 +229,13 @@ def _resumed_by(entry: MailboxEntry, *, said: str) -> str:
     if entry.park_reason in park_causes.cured_by_credential():
         ways.append("after a new secret or certificate")
     if entry.park_reason in park_causes.cured_by_settings():
-        ways.append("after a change with `alertpost tenants edit`")
+        ways.append(
+            "after a change of the tenant's settings (`alertpost tenants edit "
+            f"{entry.tenant_slug} --help`)"
+        )
     if entry.probe_at is not None:
         ways.append(f"at {entry.probe_at:%Y-%m-%d %H:%MZ}, when one mail tries by itself")
-    resume = f"`alertpost mailboxes resume {entry.address}`"
+    resume = f"`alertpost mailboxes resume {quote(entry.address)}`"
     if resume not in said:
         ways.append(f"now with {resume}" if entry.probe_at is not None else f"with {resume}")
     return f"It sends again {', or '.join(ways)}." if ways else ""

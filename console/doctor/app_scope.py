@@ -11,6 +11,8 @@ Source:
 
 from __future__ import annotations
 
+from shlex import quote
+
 import redis.asyncio
 from sqlalchemy import Connection
 
@@ -109,7 +111,7 @@ def _refused(other: str, who: Account, failure: SubmissionFailed) -> Finding:
         f"Something else than the app's rights refused it, such as {other}'s SMTP AUTH switch; "
         "so this says nothing about them.",
         "name a mailbox whose Authenticated SMTP is switched on: `alertpost doctor "
-        f"{who.sender.address} --check-scope OTHER`",
+        f"{quote(who.sender.address)} --check-scope OTHER`",
     )
 
 
@@ -133,7 +135,8 @@ def _let_in(other: str, who: Account, access: Access) -> Finding:
         ]
         why = "a role assignment (RBAC for Applications) whose scope is too wide, or that has none"
         more = (
-            f" `alertpost mailboxes powershell {who.sender.address} --least-privilege` prints an "
+            f" `alertpost mailboxes powershell {quote(who.sender.address)} --least-privilege` "
+            "prints an "
             "assignment with a scope."
         )
     return failed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from console.doctor.checks import Finding, failed, ok, warning
 from console.token_claims import Claims
 from models.clouds import CLOUDS
@@ -20,7 +22,6 @@ _EXCHANGE = frozenset({"00000002-0000-0ff1-ce00-000000000000"}) | {
 
 def judge_claims(sender: Sender, claims: Claims | None) -> Finding:
     """Judge whether a token can be what Exchange wants."""
-    edit = f"alertpost tenants edit {sender.tenant_slug}"
     if claims is None:
         return warning(
             "it cannot be read from here",
@@ -34,7 +35,8 @@ def judge_claims(sender: Sender, claims: Claims | None) -> Finding:
             "This token is for Microsoft Graph; Exchange refuses it with 535 5.7.3. The scope "
             f"decides: {' '.join(sender.scopes)} is asked for, which must begin with the address "
             "of Outlook.",
-            f"`{edit} --reset scope`, then `alertpost mailboxes connect {sender.address}`",
+            f"`alertpost tenants edit {sender.tenant_slug} --reset scope`, then `alertpost "
+            f"mailboxes connect {quote(sender.address)}`",
         )
     if sender.directory_id.count("-") == 4 and claims.tenant_id not in {  # noqa: PLR2004
         "",
@@ -43,15 +45,17 @@ def judge_claims(sender: Sender, claims: Claims | None) -> Finding:
         return failed(
             seen,
             f"It is of directory {claims.tenant_id}, the tenant's is {sender.directory_id}.",
-            f"`alertpost mailboxes connect {sender.address}` with an account of this tenant, or "
-            f"`{edit} --directory-id {claims.tenant_id}`",
+            f"`alertpost mailboxes connect {quote(sender.address)}` with an account of this "
+            "tenant, or "
+            f"`alertpost tenants edit {sender.tenant_slug} --directory-id {claims.tenant_id}`",
         )
     asked = {scope.rpartition("/")[0] for scope in sender.scopes}
     if claims.audience.rstrip("/") not in _EXCHANGE | asked:
         return warning(
             seen,
             f"The audience {claims.audience or '(none)'} is none that we know of Exchange.",
-            f"nothing, if AUTH succeeds; else `{edit} --reset scope`",
+            f"nothing, if AUTH succeeds; else `alertpost tenants edit {sender.tenant_slug} "
+            "--reset scope`",
         )
     return _rights(sender, claims, seen)
 
@@ -71,14 +75,15 @@ def _rights(sender: Sender, claims: Claims, seen: str) -> Finding:
             seen,
             "It lacks SMTP.Send, so Exchange refuses it with 535 5.7.3.",
             "add the delegated permission SMTP.Send to the app registration, then "
-            f"`alertpost mailboxes connect {sender.address}`",
+            f"`alertpost mailboxes connect {quote(sender.address)}`",
         )
     if claims.user and claims.user.lower() != sender.auth_user.lower():
         return warning(
             seen,
             f"It is a token of {claims.user}, but {sender.auth_user} signs in with it. That is "
             "well where both are names of one account; else Exchange answers 535 5.7.3.",
-            f"nothing, if AUTH succeeds; else `alertpost mailboxes connect {sender.address}`, "
+            "nothing, if AUTH succeeds; else `alertpost mailboxes connect "
+            f"{quote(sender.address)}`, "
             f"signing in as {sender.auth_user}",
         )
     return ok(seen)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from console.doctor.checks import Finding, failed, ok, warning
 from console.exchange_powershell import quoted
 from console.shared_forms import FormsTried
@@ -14,7 +16,7 @@ def forms(who: Account, done: FormsTried) -> Finding:
     """Judge which ways work, and which one is kept."""
     address, user = who.sender.address, who.sender.auth_user
     seen = "; ".join(f"as {tried.user}: {tried.reply}" for tried in done.tries)
-    prove = f"`alertpost doctor {address} --to ADDRESS`"
+    prove = f"`alertpost doctor {quote(address)} --to ADDRESS`"
     if any(tried.worked is None for tried in done.tries):
         return warning(
             seen,
@@ -26,13 +28,13 @@ def forms(who: Account, done: FormsTried) -> Finding:
             seen,
             f"With the token of {user} neither way is open.",
             f"{full_access(address, user)} or {send_as(address, user)}; then `alertpost mailboxes "
-            f"connect {address}`, signing in as {user}",
+            f"connect {quote(address)}`, signing in as {user}",
         )
     kept = "is kept from now on" if done.changed else "is kept"
     if done.chosen is AuthForm.MAILBOX:
         resume = ""
         if who.entry.park_reason == SEND_AS_DENIED.rule:
-            resume = f" `alertpost mailboxes resume {address}` lets it send that way."
+            resume = f" `alertpost mailboxes resume {quote(address)}` lets it send that way."
         return ok(seen, f"Signing in as {address} with the token of {user} {kept}.{resume}")
     return ok(
         seen,

@@ -181,5 +181,6 @@ def nobody(target: str | None) -> Finding:
     return failed(
         "there is none yet",
         "Alerts are sent from a mailbox of the tenant.",
-        f"`alertpost mailboxes add {target or 'TENANT'} ADDRESS`, after `alertpost tenants add`",
+        f"`alertpost mailboxes add {target or 'TENANT'} ADDRESS`, once there is a tenant: "
+        "`alertpost tenants add --help`",
     )

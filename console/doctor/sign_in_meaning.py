@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from console.doctor.checks import Finding, failed, ok, warning
 from console.doctor.sign_in import Discovery, authority, configuration_url
 from console.output import counted
+from models import credential_commands
 from models.app_registrations import Credential
 from models.credential_standing import Kind, Standing, State, in_force, refused_beside, states
 from models.expiries import days_left
@@ -98,8 +99,8 @@ def credentials(sender: Sender, known: Sequence[Standing], app: str, now: dateti
     assert used is not None
     if standing[used.number] in {State.REFUSED, State.ENDED}:
         mend = (
-            f"make a new secret in the Entra portal, then `alertpost apps secret {app} "
-            "--client-secret-file FILE --secret-expires DATE --replace`"
+            "make a new secret in the Entra portal, then "
+            f"`{credential_commands.new_secret(app, replace=True)}`"
         )
         if used.kind is Kind.CERTIFICATE and standing[used.number] is State.REFUSED:
             mend = _upload(app)
@@ -111,7 +112,9 @@ def credentials(sender: Sender, known: Sequence[Standing], app: str, now: dateti
     refused = refused_beside(known, now)
     if refused is not None:
         newest = max(known, key=lambda one: one.number)
-        mend = f"`alertpost apps retire {app} {newest.number}`, then {_renewal(app, Kind.SECRET)}"
+        mend = (
+            f"`{credential_commands.retire(app, newest.number)}`, then {_renewal(app, Kind.SECRET)}"
+        )
         if newest.kind is Kind.CERTIFICATE:
             mend = _upload(app)
         return warning(refused, "Mails go out by the old one, as long as that is good.", mend)
@@ -126,15 +129,15 @@ def _told(one: Standing, state: State) -> str:
 
 def _upload(app: str) -> str:
     return (
-        f"`alertpost apps certificate {app} --show` prints what is to be uploaded in the Entra "
-        f"portal; then `alertpost apps credentials {app} --check`"
+        f"`{credential_commands.show_certificate(app)}` prints what is to be uploaded in the Entra "
+        f"portal; then `{credential_commands.ask_entra(app)}`"
     )
 
 
 def _renewal(app: str, kind: Kind) -> str:
     if kind is Kind.CERTIFICATE:
-        return f"`alertpost apps secret {app} --certificate-file FILE --private-key-file FILE`"
-    return f"`alertpost apps secret {app} --client-secret-file FILE --secret-expires DATE`"
+        return f"`{credential_commands.new_certificate(app)}`"
+    return f"`{credential_commands.new_secret(app)}`"
 
 
 def _until(

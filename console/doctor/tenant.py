@@ -12,7 +12,7 @@ from console.doctor import places_meaning, sign_in_meaning
 from console.doctor.checks import Chain, Finding, failed
 from console.doctor.places import Place, Places
 from console.doctor.sign_in import discover, sign_in_place
-from models import app_credentials
+from models import app_credentials, credential_commands
 from models.app_registrations import OpenedApp
 from models.credential_standing import Standing
 from models.database import read, write
@@ -138,8 +138,8 @@ async def _credential(
         return failed(
             party.sealed,
             "The credential is stored and cannot be opened, so no token can be asked for.",
-            "give ALERTPOST_SECRET_KEYS the key that sealed it, or a new secret: `alertpost apps "
-            f"secret {name} --client-secret-file FILE --replace`",
+            "give ALERTPOST_SECRET_KEYS the key that sealed it, or a new secret, by "
+            f"`{credential_commands.new_secret(name, replace=True)}`",
         )
     with read(context.engine) as conn:
         known = app_credentials.standings(conn, app.id).get(app.id, [])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from shlex import quote
 
 from sqlalchemy import Connection
 
@@ -181,7 +182,7 @@ def _proved(context: Context, found: FoundGrant, who: Account) -> Consent:
 def _advice(refused: CredentialRejected, found: FoundGrant) -> str:
     """Say what a refusal means for a grant of another program."""
     kept = f"Nothing was stored; {found.program}'s files are as they were."
-    connect = f"`alertpost mailboxes connect {found.address}`"
+    connect = f"`alertpost mailboxes connect {quote(found.address)}`"
     if refused.error == "wrong_account":
         return (
             f"This grant is that account's. Where {found.address} is a shared mailbox that it may "
@@ -290,7 +291,7 @@ def _check_fit(found: FoundGrant, tenant: TenantEntry) -> None:
     Raises:
         ConfigurationError: It cannot.
     """
-    connect = f"ask for consent: `alertpost mailboxes connect {found.address}`"
+    connect = f"ask for consent: `alertpost mailboxes connect {quote(found.address)}`"
     if tenant.client_id.lower() != found.client_id.lower():
         raise ConfigurationError(
             f"the grant was given to app {found.client_id}, but tenant {tenant.slug} uses app "

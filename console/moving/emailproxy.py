@@ -20,6 +20,7 @@ import binascii
 import configparser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from shlex import quote
 
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives import hashes
@@ -137,7 +138,7 @@ class ProxyFile:
         if kind == grants.DELEGATED and not sealed:
             raise ConfigurationError(
                 "the proxy has no refresh token of it: it was never signed in, or the sign-in was "
-                f"refused since; `alertpost mailboxes connect {account}` asks for consent"
+                f"refused since; `alertpost mailboxes connect {quote(account)}` asks for consent"
             )
         opener = None
         if self.needs_password(account):

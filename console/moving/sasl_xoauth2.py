@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from console.moving import lenient_json
@@ -89,7 +90,7 @@ def _found(settings: Mapping[str, Any], tokens: Mapping[str, Any], address: str)
         )
         raise ConfigurationError(
             f"it holds no refresh_token, so there is no grant to take over{hint}: "
-            f"`alertpost mailboxes connect {address}` asks for consent"
+            f"`alertpost mailboxes connect {quote(address)}` asks for consent"
         )
     return FoundGrant(
         program=PROGRAM,

@@ -214,7 +214,7 @@ SEND_AS = "554 5.2.252 SendAsDenied; {user} not allowed to send as {sender}"
         ),
         (lambda cli: cli.sandbox.world.advance(600), {"clock"}, "NTP"),
         (_ended_secret, {"credential"}, "alertpost apps secret contoso"),
-        (_wrong_secret, {"credential", "token"}, "alertpost tenants edit contoso --client-secret-file FILE"),
+        (_wrong_secret, {"credential", "token"}, "alertpost apps secret contoso --client-secret-file FILE --secret-expires DATE --replace"),
         (
             lambda cli: cli.sandbox.world.grants.revoke(tenant_id=cli.directory().tenant_id),
             {"token"},

@@ -100,7 +100,10 @@ def test_a_wrong_secret_is_explained(cli: Cli) -> None:
     assert process.returncode == 6
     assert "secret" in err
     assert "AADSTS7000215" in err
-    assert "`alertpost tenants edit contoso --client-secret-file FILE`" in err
+    assert (
+        "`alertpost apps secret contoso --client-secret-file FILE --secret-expires DATE --replace`"
+        in err
+    )
     assert "wrong~secret" not in err
 
 

@@ -24,9 +24,10 @@ def test_a_next_step_can_be_done_as_it_stands(verdict):
         address="alerts@contoso.example",
         tenant="contoso",
         account="service@contoso.example",
+        app="all customers",
     )
 
-    assert not re.search(r"<[a-z ]+>|\bADDRESS\b|\bACCOUNT\b|\bSLUG\b", step)
+    assert not re.search(r"<[a-z ]+>|\b(?:ADDRESS|ACCOUNT|SLUG|APP|NAME)\b|app all customers", step)
     assert step.count("`") % 2 == 0
     quoted, outside = step.split("`")[1::2], " ".join(step.split("`")[::2])
     assert not POWERSHELL.search(outside)
@@ -44,3 +45,13 @@ def test_who_signs_in_is_named_beside_the_mailbox():
 
     assert "Permission shared@contoso.example -Trustee service@contoso.example " in shared
     assert "Permission alerts@contoso.example -Trustee alerts@contoso.example " in own
+
+
+def test_what_is_filled_in_is_quoted_for_where_it_is_typed():
+    """An apostrophe is a shell's quote, and PowerShell's, each with a way of its own."""
+    text = "`alertpost mailboxes resume ADDRESS`, or `Set-CASMailbox -Identity ADDRESS`."
+
+    assert filled(text, address="o'neil@contoso.example") == (
+        "`alertpost mailboxes resume 'o'\"'\"'neil@contoso.example'`, or "
+        "`Set-CASMailbox -Identity 'o''neil@contoso.example'`."
+    )
