@@ -96,6 +96,20 @@ def checked_object_id(text: str) -> str:
         ) from None
 
 
+def full_access(address: str, user: str) -> str:
+    """Write the command that lets an account sign in as a mailbox."""
+    return (
+        f"`Add-MailboxPermission {quoted(address)} -User {quoted(user)} -AccessRights FullAccess`"
+    )
+
+
+def send_as(address: str, user: str) -> str:
+    """Write the command that lets an account send as a mailbox."""
+    return (
+        f"`Add-RecipientPermission {quoted(address)} -Trustee {quoted(user)} -AccessRights SendAs`"
+    )
+
+
 def quoted(text: str) -> str:
     """Write a PowerShell string in which nothing is expanded."""
     return "'" + text.replace("'", "''") + "'"

@@ -56,7 +56,8 @@ SEND_AS_DENIED = park(
     Scope.MAILBOX,
     Remedy.ADMIN_SETTING,
     "This mailbox may not send under the From address of the mail.",
-    "Grant it: `Add-RecipientPermission ADDRESS -Trustee ACCOUNT -AccessRights SendAs`, or send"
+    "Grant it in Exchange Online PowerShell:"
+    " `Add-RecipientPermission ADDRESS -Trustee ACCOUNT -AccessRights SendAs`, or send"
     " from the mailbox's own address. Repeated attempts lock the mailbox out, so it is probed only"
     " once a day.",
     # Each refusal is one of the errors that lock out; one a day is no repetition. [L-CONT]

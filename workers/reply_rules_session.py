@@ -280,8 +280,8 @@ SESSION_RULES = (
             Remedy.ADMIN_SETTING,
             "SMTP AUTH is switched off for the whole tenant and this mailbox inherits that.",
             "Switch it on for the mailbox in the admin center: Mail, Manage email apps,"
-            " Authenticated SMTP (it may take an hour); or for the whole tenant:"
-            " `Set-TransportConfig -SmtpClientAuthenticationDisabled $false`.",
+            " Authenticated SMTP (it may take an hour); or, for the whole tenant, in Exchange"
+            " Online PowerShell: `Set-TransportConfig -SmtpClientAuthenticationDisabled $false`.",
             probe=SWITCH_PROBE,
             probe_longest=HOUR,
         ),
@@ -295,7 +295,7 @@ SESSION_RULES = (
             Remedy.ADMIN_SETTING,
             "SMTP AUTH is switched off for this mailbox.",
             "Switch it on in the admin center: mailbox, Mail, Manage email apps, Authenticated"
-            " SMTP; or (it may take an hour):"
+            " SMTP; or (it may take an hour) in Exchange Online PowerShell:"
             " `Set-CASMailbox -Identity ADDRESS -SmtpClientAuthenticationDisabled $false`.",
             probe=SWITCH_PROBE,
             probe_longest=HOUR,

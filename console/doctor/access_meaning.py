@@ -8,6 +8,7 @@ from shlex import quote
 from console import park_causes
 from console.dialogue import Ending, oauth_verdict, reply_of
 from console.doctor.checks import Finding, failed, ok, skipped, warning
+from console.exchange_powershell import send_as
 from console.next_commands import command_for
 from console.output import counted
 from console.verbs_mailboxes import Account
@@ -129,8 +130,8 @@ def sender_taken(who: Account, reply: str) -> Finding:
         f"{address}, signed in as {who.sender.signs_in_as}: {reply}",
         f"{_ONE_TRY} Exchange judges whether {user} may send as {address} only after DATA, so "
         "this proves nothing yet.",
-        f"{prove(address)} proves it; the right is given by "
-        f"`Add-RecipientPermission {address} -Trustee {user} -AccessRights SendAs`",
+        f"{prove(address)} proves it; the right is given in Exchange Online PowerShell by "
+        f"{send_as(address, user)}",
     )
 
 

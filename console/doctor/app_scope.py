@@ -130,14 +130,14 @@ def _let_in(other: str, who: Account, access: Access) -> Finding:
     else:
         mend = [
             "Get-ManagementRoleAssignment -Role 'Application SMTP.SendAsApp'",
-            "Remove-ManagementRoleAssignment NAME",
+            "Remove-ManagementRoleAssignment -Identity NAME",
             f"Test-ServicePrincipalAuthorization -Identity {app} -Resource {box}",
         ]
         why = "a role assignment (RBAC for Applications) whose scope is too wide, or that has none"
         more = (
-            f" `alertpost mailboxes powershell {quote(who.sender.address)} --least-privilege` "
-            "prints an "
-            "assignment with a scope."
+            " NAME is the assignment's, as the first command shows it. `alertpost mailboxes "
+            f"powershell {quote(who.sender.address)} --least-privilege` prints an assignment with "
+            "a scope."
         )
     return failed(
         f"as {other}: let in",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shlex import quote
 
 from console.doctor.checks import Finding, failed, ok, warning
-from console.exchange_powershell import quoted
+from console.exchange_powershell import full_access, send_as
 from console.shared_forms import FormsTried
 from console.verbs_mailboxes import Account
 from models.auth_forms import AuthForm
@@ -27,7 +27,8 @@ def forms(who: Account, done: FormsTried) -> Finding:
         return failed(
             seen,
             f"With the token of {user} neither way is open.",
-            f"{full_access(address, user)} or {send_as(address, user)}; then `alertpost mailboxes "
+            f"in Exchange Online PowerShell {full_access(address, user)} or "
+            f"{send_as(address, user)}; then `alertpost mailboxes "
             f"connect {quote(address)}`, signing in as {user}",
         )
     kept = "is kept from now on" if done.changed else "is kept"
@@ -40,18 +41,4 @@ def forms(who: Account, done: FormsTried) -> Finding:
         seen,
         f"Signing in as {user} {kept}. Whether {user} may send as {address} shows with a mail: "
         f"{prove}.",
-    )
-
-
-def full_access(address: str, user: str) -> str:
-    """Write the command that lets an account sign in as a mailbox."""
-    return (
-        f"`Add-MailboxPermission {quoted(address)} -User {quoted(user)} -AccessRights FullAccess`"
-    )
-
-
-def send_as(address: str, user: str) -> str:
-    """Write the command that lets an account send as a mailbox."""
-    return (
-        f"`Add-RecipientPermission {quoted(address)} -Trustee {quoted(user)} -AccessRights SendAs`"
     )

@@ -113,3 +113,9 @@ def _filled(part: ast.expr) -> str:
 def _sample(word: str) -> str:
     samples = {"DATE": "2030-01-01", "NUMBER": "2", "ID": _DIRECTORY, "URL": "https://id.example/"}
     return samples.get(word, word)
+
+
+def printed(text: str) -> list[str]:
+    """Find the commands in what was printed: in backticks, in a cell, at the end of a line."""
+    cells = re.findall(rf"(?m)(?:^|\s\s|: )({_WHOLE.pattern}?)(?=\s\s|\s*$)", text)
+    return _QUOTED.findall(text) + [one for one in cells if "`" not in one]
