@@ -97,7 +97,8 @@ class Refused:
     A sign-in that brought nothing; the link goes on holding.
 
     Attributes:
-        words: What it means and what to do, for people.
+        words: What it means and what to do, for operators.
+        error: Entra's word for it, or the name of our own check.
         detail: Entra's own code and trace id; empty where it said nothing.
         again: The consent link.
         admin_address: Where an administrator allows the app, if that is what is missing.
@@ -110,6 +111,7 @@ class Refused:
     again: str
     admin_address: str | None = None
     verdict: Verdict | None = None
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,7 @@ def _refused(context: Context, found: Invitation, refused: CredentialRejected) -
         again=_again(context, found.link),
         admin_address=found.admin_address if wants_admin else None,
         verdict=verdict,
+        error=refused.error,
     )
 
 

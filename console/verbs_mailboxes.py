@@ -165,6 +165,8 @@ def keep(context: Context, who: Account, consent: Consent, *, actor: str) -> Con
         NotFound: The mailbox was removed meanwhile.
         Conflict: The same.
     """
+    # Whoever consents reads it in other words.
+    doubt: dict[str, Any] = {"not_checked": consent.doubt} if consent.doubt else {}
     connected = store_grant(
         context,
         who.entry.address,
@@ -174,6 +176,7 @@ def keep(context: Context, who: Account, consent: Consent, *, actor: str) -> Con
         account=consent.account,
         tenant_claim=consent.tenant_claim,
         object_claim=consent.object_claim,
+        **doubt,
     )
     return replace(connected, doubt=consent.doubt)
 

@@ -8,7 +8,7 @@ from html import escape
 from urllib.parse import urlsplit
 
 from console.consent_pages.layout import page
-from console.consent_pages.refusals import for_customers
+from console.consent_pages.refusals import of_check, of_verdict, still_held
 from console.verbs_consents import AdminReturned, Away, Dead, Invitation, Refused
 from console.verbs_mailboxes import Connected
 from models.consent_links import Standing
@@ -84,19 +84,20 @@ in.{self._ask()}</p></footer>"""
         if done.resumed:
             parts.append("<p>Alerts that waited for this are on their way.</p>")
         if done.doubt:
-            parts.append(f'<p class="small">Not checked: {escape(done.doubt)}.</p>')
-        parked = done.still_parked
-        if parked is not None and parked.park_reason != BY_HAND and parked.park_meaning:
             parts.append(
-                "<h2>One thing is still in the way</h2>"
-                f"<p>{escape(parked.park_meaning)}{self._ask()}</p>"
+                '<p class="small">The sign-in service did not say whose account it was. If it was '
+                f"another one than that of {escape(done.address)}, tell {self._whom()}.</p>"
             )
+        parked = done.still_parked
+        if parked is not None and parked.park_reason and parked.park_reason != BY_HAND:
+            words = still_held(parked.park_reason, whom=self._whom())
+            parts.append(f"<h2>Alerts do not go out yet</h2><p>{words}</p>")
         return self._page(200, "Connected", "".join(parts), mood="good")
 
     def refused(self, refused: Refused) -> Page:
         """Say why it was not connected."""
         # Entra's code and our words for the operator stand in the audit trail.
-        words = for_customers(refused.verdict, escape(refused.words), whom=self._whom())
+        words = self._why(refused)
         body = (
             f"<p>{words[:1].upper()}{words[1:].rstrip('.')}.</p>{_admin_offer(refused.admin_address)}"
             f"<p>{_NOTHING_CHANGED} Your link is still good:</p>"
@@ -162,8 +163,13 @@ in.{self._ask()}</p></footer>"""
         )
         if done.refusal:
             # As for the sign-in above: the operator's words are in the audit trail.
-            words = for_customers(done.verdict, escape(done.refusal), whom=self._whom())
-            body = f"<p>{words.rstrip('.')}.</p><p>{_NOTHING_CHANGED}</p>{again}"
+            words = (
+                "The app was allowed for another organisation. Sign in as an administrator of "
+                f"{tenant}."
+                if done.verdict is None
+                else of_verdict(done.verdict, whom=self._whom())
+            )
+            body = f"<p>{words}</p><p>{_NOTHING_CHANGED}</p>{again}"
             return self._page(403, "The app is not allowed yet", body, mood="bad")
         body = f"<p>Microsoft says that the app is allowed in the directory of {tenant}.</p>{again}"
         return self._page(200, "The app is allowed", body, mood="good")
@@ -192,6 +198,12 @@ in.{self._ask()}</p></footer>"""
 
     def _page(self, status: int, title: str, body: str, *, mood: str = "") -> Page:
         return Page(status, page(title, body, who=self._brand, mood=mood))
+
+    def _why(self, refused: Refused) -> str:
+        if refused.verdict is not None:
+            return of_verdict(refused.verdict, whom=self._whom())
+        user = escape(refused.entry.auth_user or refused.entry.address)
+        return of_check(refused.error, words=escape(refused.words), user=user, whom=self._whom())
 
     def _whom(self) -> str:
         whom = escape(self._brand or "whoever sent it")

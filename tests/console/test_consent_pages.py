@@ -209,7 +209,11 @@ def test_where_users_may_not_consent_the_administrator_is_asked(hosted: Hosted) 
 @pytest.mark.parametrize(
     ("changes", "status", "says"),
     [
-        ({"tenant": "11111111-2222-3333-4444-555555555555"}, 403, "another directory"),
+        (
+            {"tenant": "11111111-2222-3333-4444-555555555555"},
+            403,
+            "allowed for another organisation",
+        ),
         ({"admin_consent": "", "error": "access_denied"}, 403, "You pressed Cancel"),
         ({"state": "made-up"}, 400, "belongs to no sign-in"),
     ],
