@@ -27,6 +27,9 @@ from models.vault import Vault
 
 LASTS = timedelta(days=14)
 """How long an address that was given out leads back to us: an administrator may be on leave."""
+ALLOWED = "admin-consent"
+"""In the audit trail: an administrator came back and the app is allowed."""
+
 _CONTEXT = "admin-consent"
 _LONGEST = 1024
 
@@ -39,11 +42,13 @@ class Asked:
     Attributes:
         tenant_slug: For which tenant.
         link_id: The consent link on whose page it was; None: from the command line.
+        kind: Of the grants to come: what was asked for is theirs alone.
         mark: Tells the address that was given out from every other one; empty before it is.
     """
 
     tenant_slug: str
     link_id: UUID | None
+    kind: str = DELEGATED
     mark: str = ""
 
 
@@ -78,7 +83,7 @@ def address_for_tenant(
     return _address(
         settings,
         vault,
-        Asked(tenant.slug, None),
+        Asked(tenant.slug, None, kind),
         authority=authority,
         client_id=tenant.client_id,
         asked_scopes=asked,
@@ -112,7 +117,13 @@ def read_state(vault: Vault, state: str) -> Asked | None:
         return None
     link = inside["link"]
     mark = hashlib.sha256(sealed).hexdigest()[:16]
-    return Asked(inside["tenant"], None if link is None else UUID(link), mark)
+    return Asked(
+        inside["tenant"],
+        None if link is None else UUID(link),
+        # One that was given out before the kind was in it tells of none.
+        kind=inside.get("kind", ""),
+        mark=mark,
+    )
 
 
 def _address(
@@ -130,6 +141,7 @@ def _address(
     inside = {
         "tenant": asked.tenant_slug,
         "link": None if asked.link_id is None else str(asked.link_id),
+        "kind": asked.kind,
         "until": (datetime.now(UTC) + LASTS).isoformat(timespec="seconds"),
     }
     sealed = vault.seal(json.dumps(inside).encode(), context=_CONTEXT)

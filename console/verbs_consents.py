@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from console import admin_consent
 from console import verbs_mailboxes as verbs
+from console.app_allowed import allowed_at
 from console.context import Context
 from console.public_address import callback_address, consent_address
 from console.refusals import Explanation, explanation
@@ -68,6 +69,7 @@ class Invitation:
         tenant_name: The customer's name, for people; its short name where it has none.
         admin_address: Where an administrator allows the app for the whole directory; None where
             the sign-in service is another one than Entra.
+        allowed: An administrator did so, as far as is known.
     """
 
     link: Link
@@ -75,6 +77,7 @@ class Invitation:
     sender: Sender
     tenant_name: str
     admin_address: str | None
+    allowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +308,7 @@ def _record_admin(
     Once for each address that was given out and each way it can end: whoever has the address may
     call it as often as they like, and may put into it what they like.
     """
-    action = "admin-consent-refused" if refusal else "admin-consent"
+    action = "admin-consent-refused" if refusal else admin_consent.ALLOWED
     told = AuditFilter(action=action, subject_kind="tenant", subject=tenant.slug)
     known = audit.find(conn, told, limit=_ADMIN_ENTRIES)
     if any(row.entry.detail.get("asked") == asked.mark for row in known):
@@ -326,6 +329,8 @@ def _record_admin(
                 "asked": asked.mark,
                 "directory": directory if _DIRECTORY.fullmatch(directory) else "",
                 "error": _word(callback.get("error", "")),
+                "kind": asked.kind,
+                "client_id": tenant.client_id,
             },
         ),
     )
@@ -379,6 +384,7 @@ def _invitation(context: Context, conn: Connection, link: Link | None) -> Invita
             verbs.for_kind(sender, tenant, grants.DELEGATED),
             link.id,
         ),
+        allowed=allowed_at(conn, tenant) is not None,
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from console import admin_consent, command_logs
 from console import verbs_tenants as verbs
 from console.actor import As, actor
+from console.app_allowed import after_allowed, allowed_at, how_allowed
 from console.asking import Force, Yes, ask
 from console.commands import tenants_list
 from console.commands.moving import import_emailproxy
@@ -28,7 +29,16 @@ from console.credential_files import (
 from console.credential_given import NoCheck, asks, check_given, resume_for_credential
 from console.credential_view import credential_text, hand_out, tell_given
 from console.line_source import LineSource
-from console.output import Json, counted, jsonable, out, print_fields, print_json, print_table
+from console.output import (
+    Json,
+    complain,
+    counted,
+    jsonable,
+    out,
+    print_fields,
+    print_json,
+    print_table,
+)
 from console.resumed_view import tell_resumed
 from console.tenant_sheet import LARGEST, read_sheet
 from console.verbs_tenant_import import Done, Fate, bring_in, rehearse
@@ -343,19 +353,37 @@ def link(
     app_only: Annotated[
         bool, typer.Option("--app-only", help="For the app's own permission (SMTP.SendAsApp).")
     ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Print it also where the app is allowed already.")
+    ] = False,
 ) -> None:
-    """Print the address at which the customer's administrator allows the app for everybody."""
+    """
+    Print the address at which the customer's administrator allows the app for everybody.
+
+    Where that was done already, as far as is known, say so and what is next instead.
+    """
     with opened() as context:
         with read(context.engine) as conn:
             entry = tenants.tenant(conn, slug)
+            boxes = mailboxes.list_mailboxes(conn, tenant_slug=slug)
+            since = allowed_at(conn, entry)
         address = admin_consent.address_for_tenant(
             context.settings, context.vault, entry, kind=APP_ONLY if app_only else DELEGATED
+        )
+        allowed = (
+            ""
+            if again or address is None
+            else how_allowed(context, boxes, since, app_only=app_only)
         )
     if address is None:
         raise ConfigurationError(
             f"tenant {slug} signs in at {entry.oidc_authority}, which knows no consent for a whole "
             "directory"
         )
+    if allowed:
+        complain(f"{allowed} {after_allowed(entry, boxes, app_only=app_only)}")
+        return
+    # Alone on standard output, for scripts.
     out.print(address, markup=False)
 
 

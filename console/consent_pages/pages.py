@@ -18,6 +18,10 @@ from models.settings import ConsentsSettings
 from models.sign_ins import Unusable
 
 _NOTHING_CHANGED = "Nothing was changed."
+_ALLOWED = (
+    "<p class='small'>An administrator has allowed the app for your organisation already: only "
+    "this mailbox is left.</p>"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ alert e-mails as <strong>{address}</strong>, from your own Microsoft 365.</p>{no
 <li>Sign in <strong>as {user}</strong>, not as yourself (a private window helps), and accept.</li>
 <li>You come back here and read what became of it.</li></ol>
 <form method="post"><button type="submit">Go on to sign in</button></form>
-{_admin_offer(asked.admin_address)}
+{_ALLOWED if asked.allowed else _admin_offer(asked.admin_address)}
 <h2>For your records</h2>
 <dl><dt>Mailbox</dt><dd>{address}</dd><dt>Signs in as</dt><dd>{user}</dd>
 <dt>Organisation</dt><dd>{tenant}</dd>

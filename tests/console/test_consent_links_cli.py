@@ -9,17 +9,20 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import Popen
 
 import pytest
 import requests
+from sqlalchemy import update
 
-from console import key_users
+from console import key_users, verbs_consents
 from console.context import opened
 from console.data_dir import DataDir
 from models import audit, lane, mailboxes
 from models.database import read, write
+from models.lookups import MAILBOX
 from sandbox.person import Person
 from tests.console.cli_setting import ALERTS, Cli
 from tests.console.consent_setting import hrefs
@@ -32,6 +35,7 @@ SECONDS = 60
 def asking(cli: Cli) -> Cli:
     """Two tenants with a mailbox each, and a public address."""
     cli.monkeypatch.setenv("ALERTPOST_PUBLIC_URL", PUBLIC)
+    cli.sandbox.world.apps[cli.client_id].redirect_uris.append(f"{PUBLIC}/oauth/callback")
     for slug in ("contoso", "fabrikam"):
         assert cli.add_tenant(slug).code == 0
         assert cli("mailboxes", "add", slug, f"alerts@{slug}.example").code == 0
@@ -168,6 +172,42 @@ def test_the_addresses_for_administrators(asking: Cli) -> None:
         assert scope in ran.out
         assert "state=" in ran.out
     assert "SMTP.Send" not in app_only.out
+
+
+def test_an_app_that_is_allowed_already_needs_no_address(asking: Cli) -> None:
+    """What an administrator brought back, and what Entra's token shows, is said with what is next."""
+    administrator = asking.person("admin@contoso.example")
+    for more, known, following in (
+        ([], "An administrator allowed the app on 20", f"mailboxes connect {ALERTS}`"),
+        (["--app-only"], "has SMTP.SendAsApp", f"mailboxes powershell {ALERTS}`"),
+    ):
+        address = asking("tenants", "link", "contoso", *more).out.strip()
+        back = administrator.go_through(address)
+        with opened() as context:
+            verbs_consents.finish(context, back)
+        ran = asking("tenants", "link", "contoso", *more)
+        again = asking("tenants", "link", "contoso", *more, "--again")
+
+        assert (ran.code, ran.out) == (0, "")
+        assert known in ran.err
+        assert following in ran.err
+        assert (
+            f"`alertpost {' '.join(['tenants', 'link', 'contoso', *more, '--again'])}`" in ran.err
+        )
+        assert "/v2.0/adminconsent?" in again.out
+
+
+def test_an_app_that_was_taken_away_again_has_its_address_back(asking: Cli) -> None:
+    """A mailbox that is parked for want of a consent tells more than what was said before it."""
+    address = asking("tenants", "link", "contoso").out.strip()
+    back = asking.person("admin@contoso.example").go_through(address)
+    with opened() as context:
+        verbs_consents.finish(context, back)
+        with write(context.engine) as conn:
+            parked = {"park_reason": "app-unknown", "parked_at": datetime.now(UTC)}
+            conn.execute(update(MAILBOX).values(**parked))
+
+    assert "/v2.0/adminconsent?" in asking("tenants", "link", "contoso").out
 
 
 # -- processes -------------------------------------------------------------------------------------

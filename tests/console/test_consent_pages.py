@@ -202,6 +202,9 @@ def test_where_users_may_not_consent_the_administrator_is_asked(hosted: Hosted) 
     assert len(told) == 1
     assert told[0].subject == "contoso"
     assert told[0].detail["directory"] == directory.tenant_id
+    asked = hosted.get(link)
+    assert "An administrator has allowed the app for your organisation already" in text_of(asked)
+    assert not [one for one in hrefs(asked) if "adminconsent" in one]
     assert hosted.go_through(link).status_code == 200
 
 
