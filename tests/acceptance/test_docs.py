@@ -17,6 +17,7 @@ import typer.main
 from console.attention import NEEDS_A_PERSON, Matter
 from console.cli import EXIT_CODES, command_line
 from console.doctor.checks import NAMES
+from console.verbs_consent_links import Progress
 from models import app_registrations, mailboxes, settings, tenants
 from models.database import create_engine_from, write
 from models.lifecycle import FINAL, PERMITTED, State
@@ -26,6 +27,7 @@ from workers.reasons import meaning_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+CONSENT_LINKS = "Let the customer do it: consent links"
 ROOMS = ("models", "producers", "workers", "console", "sandbox")
 
 
@@ -264,6 +266,13 @@ def test_reasons_are_known() -> None:
 
     assert len(named) >= 3
     assert not [name for name in named if meaning_of(name) is None]
+
+
+def test_states_of_consents_are_explained() -> None:
+    """Each word that `mailboxes consents` says has a row, and no row has another one."""
+    told = [row[0].strip("`") for row in rows("docs/microsoft-setup.md", CONSENT_LINKS)]
+
+    assert told == [progress.value for progress in Progress]
 
 
 def test_pages_are_about_the_project() -> None:

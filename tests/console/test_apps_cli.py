@@ -100,6 +100,8 @@ def test_a_wrong_new_secret_is_shown_everywhere(cli: Cli) -> None:
     shown = cli("apps", "credentials", "contoso").out
     assert sentence in shown
     assert "secret-wrong" in shown
+    # One of two is refused: whoever asks by a script learns it, though mails still go out.
+    assert cli("apps", "credentials", "contoso", "--check").code == 1
     ahead = cli("expiries")
     assert ahead.code == 7
     assert sentence in ahead.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from console.context import opened
 from models import audit, lane, mailboxes
 from models.database import read, write
 from tests.console.cli_setting import Cli, Ran
+from tests.console.pasted import printed
 
 HEAD = "slug,name,directory_id,mailbox,notify,licences"
 SHEET = f"""{HEAD}
@@ -172,9 +174,12 @@ def test_a_change_that_costs_consents_is_refused(cli: Cli) -> None:
 
     ran = cli("tenants", "import", str(path))
 
+    (command,) = printed(ran.out)
     assert ran.code == 1
-    assert "--force" in ran.out
+    assert command == "alertpost tenants edit contoso --directory-id other.example --force"
     assert listed(cli)["contoso"]["connected"] == 1
+    assert cli(*shlex.split(command)[1:]).code == 0
+    assert listed(cli)["contoso"]["directory_id"] == "other.example"
 
 
 def test_what_waited_for_a_change_goes_on(cli: Cli) -> None:

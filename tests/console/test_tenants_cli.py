@@ -150,6 +150,7 @@ ADD = ["tenants", "add", "contoso", "--directory-id", GUID, "--client-id", GUID]
         ([*ADD, "--client-secret-file", "id.txt"], 2, "'Value'"),
         ([*ADD, "--client-secret-file", "binary"], 2, "not text"),
         ([*ADD, "--client-secret-file", "s.txt", "--secret-expires", "soon"], 2, "2027-03-01"),
+        ([*ADD, "--client-secret-file", "s.txt", "--secret-expires", "2020-01-01"], 2, "is past"),
         ([*ADD, "--client-secret-file", "s.txt", "--certificate-file", "s.txt"], 2, "not both"),
         ([*ADD, "--certificate-file", "s.txt"], 2, "belong together"),
         ([*ADD, "--certificate-file", "s.txt", "--private-key-file", "s.txt"], 2, "PEM"),
