@@ -17,10 +17,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from models.clock import utc_after, utc_now
 from models.tables import METADATA
+from models.upserts import upsert_into
 
 PROBE_SECONDS = 600.0
 """Within which the answer to a probe is there, or its worker is dead and another may probe."""
@@ -122,8 +122,8 @@ def hold(
         conn.execute(update(_TABLE).where(*where).values(**values))
         return seconds
     made = {"smtp_host": smtp_host, "sends_from": sends_from, "since": utc_now(), **values}
-    kind = postgresql if conn.dialect.name == "postgresql" else sqlite
-    conn.execute(kind.insert(_TABLE).values(**made).on_conflict_do_nothing())
+    insert = upsert_into(conn.dialect.name, _TABLE)
+    conn.execute(insert.values(**made).on_conflict_do_nothing())
     return seconds
 
 

@@ -21,7 +21,6 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy import insert as insert_into
-from sqlalchemy.dialects import postgresql, sqlite
 
 from models import contents
 from models.batches import as_parameter, table_of_rows
@@ -33,6 +32,7 @@ from models.lifecycle import State
 from models.moves import DELIVERY
 from models.stored import Words
 from models.tables import UtcDateTime
+from models.upserts import upsert_into
 
 _D = DELIVERY.c
 _KEY = cast("Words", _D.idempotency_key.type)
@@ -301,11 +301,8 @@ def _binder(dialect: Dialect) -> _Binder:
 def _insert_unless_held(dialect: str) -> Insert:
     where = _D.idempotency_key.is_not(None)
     keys = ["tenant_id", "idempotency_key"]
-    if dialect == "postgresql":
-        pg = postgresql.insert(DELIVERY).values(_VALUES)
-        return pg.on_conflict_do_nothing(index_elements=keys, index_where=where)
-    lite = sqlite.insert(DELIVERY).values(_VALUES)
-    return lite.on_conflict_do_nothing(index_elements=keys, index_where=where)
+    insert = upsert_into(dialect, DELIVERY).values(_VALUES)
+    return cast("Insert", insert.on_conflict_do_nothing(index_elements=keys, index_where=where))
 
 
 @cache

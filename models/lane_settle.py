@@ -24,8 +24,6 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import JSONB
 
 from models.batches import as_parameter, table_of_rows
 from models.clock import utc_after, utc_now
@@ -35,6 +33,7 @@ from models.lifecycle import ACCEPT, ACCEPT_LATE, State, Transition
 from models.moves import DELIVERY, in_state, known_by_key
 from models.quota_counts import spend
 from models.tables import METADATA
+from models.upserts import upsert_into
 
 _ATTEMPT = METADATA.tables["attempt"]
 _D = DELIVERY.c
@@ -188,6 +187,8 @@ def _merged(dialect: str, before: Any, added: Any) -> Any:
     """Add the recipients of this try to those of earlier ones."""
     merged: Any
     if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415 - see ``upserts``
+
         merged = (before.cast(JSONB()).op("||")(added.cast(JSONB()))).cast(JSON())
     else:
         merged = func.json_patch(before, added)
@@ -260,7 +261,7 @@ def _attempts(dialect: str) -> Insert:
         .select_from(source.join(DELIVERY, _D.id == given.id))
         .where(given.tried == one)
     )
-    into: Any = postgresql.insert(_ATTEMPT) if dialect == "postgresql" else sqlite.insert(_ATTEMPT)
+    into = upsert_into(dialect, _ATTEMPT)
     # One that was recorded before stays as it is.
     return cast(
         "Insert",

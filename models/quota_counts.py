@@ -31,7 +31,6 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from models.batches import as_parameter, table_of_rows
 from models.clock import utc_after, utc_bucket_end, utc_now
@@ -50,6 +49,7 @@ from models.quota import (
     tenant_subject,
 )
 from models.tables import METADATA
+from models.upserts import upsert_into
 
 KEPT_SECONDS = 2 * 86_400.0
 """Counts older than this are deleted; no window is longer."""
@@ -183,16 +183,17 @@ def _lock_key(subject: str) -> int:
 def _spend(dialect: str) -> Any:
     given = table_of_rows(dialect, {"subject": _C.subject.type, "recipients": Integer()})
     if dialect == "postgresql":
-        insert: Any = postgresql.insert(_COUNT)
         writer: Any = func.pg_backend_pid()
     else:
-        insert, writer = sqlite.insert(_COUNT), literal_column("0")
+        writer = literal_column("0")
     rows = select(
         given.c.subject, utc_bucket_end(bindparam("bucket", type_=Float())), writer,
         given.c.recipients,
         # SQLite would take the ON of ON CONFLICT for that of a join.
     ).where(true())  # fmt: skip
-    insert = insert.from_select(["subject", "ends_at", "writer", "recipients"], rows)
+    insert = upsert_into(dialect, _COUNT).from_select(
+        ["subject", "ends_at", "writer", "recipients"], rows
+    )
     return insert.on_conflict_do_update(
         index_elements=["subject", "ends_at", "writer"],
         set_={"recipients": _C.recipients + insert.excluded.recipients},

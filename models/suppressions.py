@@ -16,7 +16,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from models.clock import utc_now
 from models.errors import NotFound
@@ -24,6 +23,7 @@ from models.lookups import TENANT, tenant_id
 from models.severity import Severity
 from models.stored import plain
 from models.tables import METADATA
+from models.upserts import upsert_into
 
 RECIPIENT_SUPPRESSED = "recipient-suppressed"
 """Reason of a delivery of which no recipient may be used."""
@@ -180,10 +180,8 @@ def forget_tenant(conn: Connection, tenant: UUID) -> None:
 def _insert(conn: Connection, tenant: UUID, key: str, values: dict[str, Any]) -> None:
     # Two workers may meet the first refusal of one address at once; one of them counts it.
     row = {"tenant_id": tenant, "address": key, "first_at": utc_now(), **values}
-    if conn.dialect.name == "postgresql":
-        conn.execute(postgresql.insert(_TABLE).values(**row).on_conflict_do_nothing())
-    else:
-        conn.execute(sqlite.insert(_TABLE).values(**row).on_conflict_do_nothing())
+    insert = upsert_into(conn.dialect.name, _TABLE).values(**row)
+    conn.execute(insert.on_conflict_do_nothing())
 
 
 def _listing() -> Any:

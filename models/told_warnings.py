@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, Executable, bindparam, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from models.clock import utc_now
 from models.errors import Conflict
@@ -24,6 +23,7 @@ from models.expiries import Kind
 from models.ids import uuid7
 from models.moves import DELIVERY
 from models.tables import METADATA
+from models.upserts import upsert_into
 
 TOLD = METADATA.tables["told_warning"]
 
@@ -199,10 +199,5 @@ def _change_all(conn: Connection, statement: Executable, rows: Sequence[Mapping[
 
 def _insert_unless_told(dialect: str) -> Executable:
     keys = ["kind", "subject", "detail", "moment"]
-    if dialect == "postgresql":
-        return (
-            postgresql.insert(TOLD)
-            .values(told_at=utc_now())
-            .on_conflict_do_nothing(index_elements=keys)
-        )
-    return sqlite.insert(TOLD).values(told_at=utc_now()).on_conflict_do_nothing(index_elements=keys)
+    insert = upsert_into(dialect, TOLD).values(told_at=utc_now())
+    return cast("Executable", insert.on_conflict_do_nothing(index_elements=keys))

@@ -7,10 +7,8 @@ from functools import cache
 
 from models.quota import EXTERNAL, RECIPIENTS
 from models.suppressions import RECIPIENT_SUPPRESSED
-from models.unsent import LEFT_BEHIND
 from workers.faults import VISIT_FAILED
 from workers.rule_book import every_verdict
-from workers.splitting import SPLIT_RULE
 from workers.verdict import Remedy
 
 
@@ -47,7 +45,7 @@ _OWN = {
     "mailbox-removed": Meaning(
         "Its mailbox was removed while it waited.", "Send it again from another mailbox."
     ),
-    LEFT_BEHIND: Meaning(
+    "left-behind": Meaning(
         "It was accepted for a mailbox that was removed at that moment; it was never sent.",
         "Send it again from another mailbox.",
     ),
@@ -81,7 +79,7 @@ _OWN = {
         "suppressions remove ADDRESS` and replay.",
         Remedy.FIX_RECIPIENT,
     ),
-    SPLIT_RULE: Meaning(
+    "recipients-split": Meaning(
         "One mail does not take so many recipients; some have it already.",
         "Nothing to do; the others get it in parts of their own.",
     ),

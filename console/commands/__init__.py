@@ -98,8 +98,9 @@ LISTINGS = {
     ("mailboxes", "list"): "mailboxes_list",
     ("mailboxes", "consents"): "consents_list",
     ("apps", "list"): "apps_list",
+    ("deliveries", "list"): "deliveries_list",
 }
-"""Verbs with a file of their own: a listing need not wait for the ways to Entra to load."""
+"""Verbs with a file of their own: a listing need not wait for what it does not use."""
 
 
 def load(name: str, verb: str | None = None) -> typer.Typer | Callable[..., Any]:

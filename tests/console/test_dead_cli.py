@@ -73,11 +73,12 @@ def test_a_group_names_whose_letters_they_are(world: CliWorld) -> None:
 def test_every_reason_has_a_meaning() -> None:
     """What workers and the lane write down is explained."""
     from models import lane_recover, lane_sweep, unsent
-    from workers import conclusion, oauth_rules, reply_rules
+    from workers import conclusion, oauth_rules, reply_rules, splitting
 
     written = {
         lane_recover.STOPS_ITS_WORKER, lane_recover.UNCERTAIN_HELD, conclusion.DEFERRED_RULE,
         lane_sweep.EXPIRED, "cancelled", "mailbox-removed", unsent.LEFT_BEHIND,
+        splitting.SPLIT_RULE,
         *(row.verdict.rule for row in reply_rules.RULES),
         *(verdict.rule for verdict in oauth_rules.CODES.values()),
     }  # fmt: skip
