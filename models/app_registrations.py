@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from shlex import quote
 from typing import Any
 from uuid import UUID
 
@@ -278,9 +277,9 @@ def _full(name: str, known: list[Standing], now: datetime) -> Conflict:
     first = min(known, key=lambda one: (order.index(standing[one.number]), one.number))
     return Conflict(
         f"app registration {name!r} has two credentials already, {told}; first take one away, such "
-        f"as with `alertpost apps retire {quote(name)} {first.number}`, or put one that is "
+        f"as with `{credential_commands.retire(name, first.number)}`, or put one that is "
         "known to work "
-        f"in the place of both with `alertpost apps secret {quote(name)} --replace`"
+        f"in the place of both with `{credential_commands.new_secret(name, replace=True)}`"
     )
 
 
@@ -302,7 +301,7 @@ def _check_what_is_left(entry: App, target: Standing, now: datetime) -> None:
         return
     raise Conflict(
         f"no other credential of app registration {name!r} is known to work: {others[0].number} is "
-        f"{standing[others[0].number]}; `alertpost apps credentials {quote(name)} --check` "
+        f"{standing[others[0].number]}; `{credential_commands.ask_entra(name)}` "
         "asks Entra, "
         "and --force removes it anyway"
     )

@@ -410,7 +410,7 @@ def _scopes(sender: Sender) -> list[str]:
     if not scopes:
         raise ConfigurationError(
             f"the scope of tenant {sender.tenant_slug} names no permission: "
-            f"`alertpost tenants edit {sender.tenant_slug} --reset scope` gives it the cloud's own"
+            f"`alertpost tenants edit {sender.tenant_slug} --scope SCOPE` gives it one"
         )
     return scopes
 

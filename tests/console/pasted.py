@@ -18,7 +18,9 @@ from console.commands import COMMANDS
 _DIRECTORY = "11111111-2222-3333-4444-555555555555"
 _QUOTED = re.compile(r"`(alertpost [^`]*)`")
 _WHOLE = re.compile(rf"alertpost (?:{'|'.join(COMMANDS)})(?: .*)?")
-_NEED_AN_OPTION = frozenset({"tenants edit", "mailboxes edit", "apps secret"})
+_CHANGES = {"tenants edit": "--", "mailboxes edit": "--", "apps secret": "-file"}
+"""Commands that do nothing without an option such as these."""
+
 _HOLES = (
     (r"credential_commands\.new_secret\(", "alertpost apps secret msp --client-secret-file FILE"),
     (r"credential_commands\.show_certificate\(", "alertpost apps certificate msp --show"),
@@ -83,8 +85,9 @@ def fault(command: str) -> str | None:
     while words and words[0] in getattr(step, "commands", ()):
         name.append(words.pop(0))
         step = step.commands[name[-1]]
-    if " ".join(name) in _NEED_AN_OPTION and not any(word.startswith("--") for word in words):
-        return "changes nothing: it names no option"
+    needed = _CHANGES.get(" ".join(name), "")
+    if needed not in " ".join(words) and "--help" not in words:
+        return f"changes nothing without a {needed} option"
     try:
         step.make_context(step.name, words)
     except typer.Exit:

@@ -432,7 +432,7 @@ def test_the_sender_of_a_shared_mailbox_is_never_proven_by_mail_from(form: AuthF
     assert own.result is Result.OK
     assert others.result is Result.WARNING
     assert shared.signs_in_as in others.seen
-    assert "-Trustee admin@contoso.com" in others.mend
+    assert "-Trustee 'admin@contoso.com'" in others.mend
 
 
 def _account(sender: Sender) -> Account:

@@ -176,7 +176,7 @@ def _other_directory(cli: Cli) -> dict[str, Any]:
         (_revoked, 6, ["AADSTS50173", f"`alertpost mailboxes connect {ALERTS}`"]),
         (_unused_for_90_days, 6, ["AADSTS700082", f"`alertpost mailboxes connect {ALERTS}`"]),
         (_for_reading_mail, 6, ["AADSTS65001", "covers too little"]),
-        (_wrong_secret, 6, ["AADSTS7000215", "`alertpost tenants edit contoso --client-secret"]),
+        (_wrong_secret, 6, ["AADSTS7000215", "`alertpost apps secret contoso --client-secret"]),
         (lambda _: {"refresh_token": "1.Aunknown"}, 6, ["AADSTS70000", "app registration"]),
         (lambda cli: {"refresh_token": refresh_token(cli, ADMIN)}, 6, [ADMIN, "--auth-user"]),
         (lambda _: {"client_id": CLIENT_ID}, 2, [CLIENT_ID, "apps add", "tenants edit contoso"]),

@@ -169,7 +169,7 @@ def test_there_is_no_third_one(engine):
         give(conn, "hunter3")
         set_standing(conn, 1, worked_at=datetime.now(UTC))
         set_standing(conn, 2, refused_rule="secret-wrong", refused_at=datetime.now(UTC))
-        with pytest.raises(Conflict, match=r"apps retire main 2'.*--replace"):
+        with pytest.raises(Conflict, match=r"apps retire main 2`.*--replace"):
             give(conn, "hunter4")
 
         given = give(conn, "hunter4", alone=True)
