@@ -55,6 +55,7 @@ def status_json(
         "lanes": [_lane(lane, seen, live) for lane in seen.lanes],
         "dead": [_dead(one) for one in seen.dead],
         "unsent": [asdict(one) for one in seen.unsent],
+        "refused": asdict(seen.refusals),
         "suppressed": seen.suppressed,
         "host_holds": [asdict(one) for one in seen.holds],
         "recipients": [asdict(budget) for budget in seen.budgets],

@@ -152,6 +152,7 @@ def _print_figures(seen: Overview, live: Live, operator: OperatorMailbox | None)
             "tenants": tenants,
             "mailboxes": ", ".join(f"{number:,} {kind}" for kind, number in kinds.items()),
             "mail": f"{seen.waiting:,} waiting{lanes}, {seen.in_hand:,} in hand, {dead:,} dead",
+            "refused": _refused(seen),
             "suppressed": _suppressed(seen),
             "workers": _workers(live),
             "Redis": _redis(live),
@@ -165,6 +166,15 @@ def _suppressed(seen: Overview) -> str | None:
     if not seen.suppressed:
         return None
     return f"{counted(seen.suppressed, 'address', 'addresses')}: `alertpost suppressions list`"
+
+
+def _refused(seen: Overview) -> str | None:
+    refusals = seen.refusals
+    if not refusals.recipients:
+        return None
+    recipients = counted(refusals.recipients, "recipient", "recipients")
+    mails = counted(refusals.mails, "accepted mail", "accepted mails")
+    return f"{recipients} of {mails} within 24 hours: `alertpost deliveries list --refused`"
 
 
 def _redis(live: Live) -> str:

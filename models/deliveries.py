@@ -24,6 +24,7 @@ from models.lifecycle import State
 from models.lookups import MAILBOX, TENANT, mailbox_id, tenant_id
 from models.mentions import mentions
 from models.moves import DELIVERY, in_state
+from models.partly_accepted import partly_accepted
 from models.severity import Severity
 from models.stored import AsText
 from models.tables import METADATA
@@ -50,6 +51,7 @@ class DeliveryFilter:
         recipient: An address, or a part of one; case does not matter.
         subject: A part of the subject; case does not matter.
         reason: The rule or word under which it waits, died or expired.
+        refused: Only what was accepted while some of its recipients were refused.
     """
 
     state: State | None = None
@@ -62,6 +64,7 @@ class DeliveryFilter:
     recipient: str | None = None
     subject: str | None = None
     reason: str | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +270,13 @@ def conditions(conn: Connection, wanted: DeliveryFilter) -> list[ColumnElement[b
         found.append(DELIVERY.c.enqueued_at >= wanted.since)
     if wanted.until is not None:
         found.append(DELIVERY.c.enqueued_at < wanted.until)
+    if wanted.refused:
+        found.append(partly_accepted())
+    return found + _by_words(wanted)
+
+
+def _by_words(wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
+    found = []
     if wanted.recipient is not None:
         found.append(_written_to(wanted.recipient))
     if wanted.subject is not None:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
+    not_,
     null,
     or_,
     select,
@@ -30,6 +31,7 @@ from sqlalchemy import (
 
 from models.batches import as_parameter, table_of_rows
 from models.clock import utc_after, utc_now
+from models.composing_deaths import COMPOSING, WATCHED
 from models.lifecycle import CLAIM, RETURN, State
 from models.moves import DELIVERY, in_state, known_by_key, move
 from models.severity import Severity
@@ -41,7 +43,8 @@ In hand at so many deaths of a worker, a delivery is suspected of causing them.
 
 One more makes it a dead letter, so from here on only one suspect is in hand at a time, over all
 workers: the next death then tells which one it is. Without that, a mail that stops its worker
-would condemn whatever other visits of the same process had in hand each time.
+would condemn whatever other visits of the same process had in hand each time. What was composed at
+a death is a suspect at once, see ``composing_deaths``.
 """
 
 _MAILBOX = METADATA.tables["mailbox"]
@@ -70,6 +73,18 @@ class Claimed:
     refused: dict[str, str]
     taken: dict[str, str]
     recipients: list[str]
+    reason: str | None
+    """What it waited under."""
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may be what workers die of."""
+        return self.claims >= SUSPECT_CLAIMS or self.reason == COMPOSING
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it is to be known when it is composed, see ``composing_deaths``."""
+        return self.reason in WATCHED
 
 
 _RETURNED = [
@@ -179,7 +194,7 @@ def _leave_one_suspect(
     conn: Connection, wishes: Sequence[Wish], taken: dict[UUID, list[Claimed]]
 ) -> None:
     """Give back all suspects but one: the statement that took them saw none of them in hand."""
-    suspects = [one for claims in taken.values() for one in claims if one.claims >= SUSPECT_CLAIMS]
+    suspects = [one for claims in taken.values() for one in claims if one.is_suspect]
     visits = {wish.mailbox_id: wish.claimed_by for wish in wishes}
     for one in sorted(suspects, key=_order)[1:]:
         give_back(conn, claimed_by=visits[one.mailbox_id], ids=[one.id])
@@ -229,10 +244,20 @@ def _severity(column: ColumnElement[int], *severities: Severity) -> Any:
 
 _H = DELIVERY.alias("waiting").c
 _S = DELIVERY.alias("suspect")
+
+
+def _is_suspect(of: Any) -> ColumnElement[bool]:
+    return or_(
+        of.claims >= SUSPECT_CLAIMS,
+        # Nothing is unknown, so what is not a suspect is found by the negation.
+        func.coalesce(of.reason, "") == COMPOSING,
+    )
+
+
 _SUSPECT_IN_HAND = exists().where(
     _S.c.state == literal_column(f"'{State.SENDING.value}'"),
     _S.c.claimed_by >= "",
-    _S.c.claims >= SUSPECT_CLAIMS,
+    _is_suspect(_S.c),
 )
 
 
@@ -258,7 +283,7 @@ def _claim(
             _severity(_H.severity, *([Severity.CRITICAL] if only_critical else Severity)),
             _H.due_at <= utc_now(),
             or_(_H.expires_at.is_(None), _H.expires_at > utc_now()),
-            or_(_H.claims < SUSPECT_CLAIMS, ~_SUSPECT_IN_HAND),
+            or_(not_(_is_suspect(_H)), ~_SUSPECT_IN_HAND),
         )
         .order_by(*_in_order(choice))
         # In the text: with the limit unknown PostgreSQL plans for a tenth of all rows.

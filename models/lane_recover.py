@@ -16,6 +16,7 @@ from sqlalchemy import (
     Update,
     Uuid,
     bindparam,
+    func,
     literal_column,
     null,
     or_,
@@ -25,6 +26,7 @@ from sqlalchemy.types import TypeEngine
 
 from models.batches import as_parameter, table_of_rows
 from models.clock import utc_now
+from models.composing_deaths import COMPOSING, EARLY, LIMIT, STOPS_UNSENT, deaths_so_far
 from models.lane_claim import in_lane_order
 from models.lane_outcome import AttemptRecord, Outcome
 from models.lane_settle import record_attempts
@@ -41,6 +43,9 @@ Of visits the delivery whose submission each began last, None where it began non
 
 Those of which nothing is known are missing.
 """
+
+Composing = Mapping[str, UUID]
+"""Of visits the delivery that each was composing, where it said so; see ``composing_deaths``."""
 
 STOPS_ITS_WORKER = "stops-its-worker"
 """Reason of a delivery that was in hand each time a worker died."""
@@ -65,6 +70,8 @@ class Abandoned:
     claims: int
     hold: bool
     """The tenant does not want a mail sent again whose fate is unknown."""
+    reason: str | None = None
+    """What it waited under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,10 @@ class Finding:
     """It may have been sent just when the visit died."""
     reason: str | None
     """Why it is dead; None: it is queued again."""
+    composing: bool = False
+    """It was being composed just when the visit died; nothing of it was sent."""
+    waits: str | None = None
+    """What it is queued under from now on; None: the same as before."""
 
 
 def recover(
@@ -85,6 +96,7 @@ def recover(
     most: int = 5000,
     bucket_seconds: float = DayLimits().bucket_seconds,
     begun: Begun = MappingProxyType({}),
+    composing: Composing = MappingProxyType({}),
     only: Collection[str] | None = None,
 ) -> tuple[int, int, bool]:
     """
@@ -94,7 +106,8 @@ def recover(
     most one can have been on its way: the one whose submission it began last, or, where that is
     not known, the first. That one is ``uncertain``, counts a claim and gets an attempt, because
     it may have taken a permit, which pacing must be able to learn again, and its recipients
-    count as reached. The others are untouched.
+    count as reached. The others are not touched, but for the first of them, which may have been
+    composed just then; see ``composing_deaths``.
 
     Args:
         conn: A transaction that may write.
@@ -102,6 +115,7 @@ def recover(
         most: At most so many claims.
         bucket_seconds: How finely recipients are counted, see ``quota``.
         begun: What is known of these visits.
+        composing: What they were composing, likewise.
         only: Take back what these visits held and nothing else; None: whatever it is.
 
     Returns:
@@ -115,13 +129,21 @@ def recover(
         rows = []
     if not rows:
         return 0, 0, False
-    findings = judge((Abandoned(*row) for row in rows), claim_limit=claim_limit, begun=begun)
+    abandoned = [Abandoned(*row) for row in rows]
+    composed = {claim.id for claim in abandoned if composing.get(claim.claimed_by) == claim.id}
+    findings = judge(
+        abandoned,
+        claim_limit=claim_limit,
+        begun=begun,
+        deaths=deaths_so_far(conn, composed),
+    )
     back = [finding for finding in findings if finding.reason is None]
     dead = [finding for finding in findings if finding.reason is not None]
     recovered = _take_back(conn, RECOVER, back)
     buried = _take_back(conn, GIVE_UP, dead)
     in_hand = [finding for finding in findings if finding.in_hand]
-    record_attempts(conn, [_attempt(finding) for finding in in_hand])
+    died_of = [finding for finding in findings if finding.in_hand or finding.composing]
+    record_attempts(conn, [_attempt(finding) for finding in died_of])
     spend_abandoned(
         conn, [finding.abandoned.id for finding in in_hand], bucket_seconds=bucket_seconds
     )
@@ -134,7 +156,11 @@ def abandoned_visits(conn: Connection, *, most: int = 500) -> list[str]:
 
 
 def judge(
-    claims: Iterable[Abandoned], *, claim_limit: int, begun: Begun = MappingProxyType({})
+    claims: Iterable[Abandoned],
+    *,
+    claim_limit: int,
+    begun: Begun = MappingProxyType({}),
+    deaths: Mapping[UUID, int] = MappingProxyType({}),
 ) -> list[Finding]:
     """
     Decide what becomes of abandoned claims.
@@ -143,20 +169,36 @@ def judge(
         claims: Those of one visit together, in the order of its lane.
         claim_limit: See ``sweep``.
         begun: See ``recover``.
+        deaths: Of those that were being composed how often workers died so before.
     """
     findings = []
     for visit, group in groupby(claims, key=lambda claim: claim.claimed_by):
         held = list(group)
         in_doubt = _in_doubt(held, begun[visit]) if visit in begun else 1
-        for position, claim in enumerate(held):
-            in_hand = position < in_doubt
-            reason = None
-            if in_hand and claim.claims + 1 >= claim_limit:
-                reason = STOPS_ITS_WORKER
-            elif in_hand and claim.hold:
-                reason = UNCERTAIN_HELD
-            findings.append(Finding(claim, in_hand, reason))
+        findings += [_in_hand(claim, claim_limit) for claim in held[:in_doubt]]
+        # The order of the lane is that of the visit: it had not come to those after the first.
+        findings += [_not_begun(claim, deaths) for claim in held[in_doubt : in_doubt + 1]]
+        findings += [Finding(claim, in_hand=False, reason=None) for claim in held[in_doubt + 1 :]]
     return findings
+
+
+def _in_hand(claim: Abandoned, claim_limit: int) -> Finding:
+    reason = None
+    if claim.claims + 1 >= claim_limit:
+        reason = STOPS_ITS_WORKER
+    elif claim.hold:
+        reason = UNCERTAIN_HELD
+    return Finding(claim, in_hand=True, reason=reason)
+
+
+def _not_begun(claim: Abandoned, deaths: Mapping[UUID, int]) -> Finding:
+    """Judge the one that the visit would have begun next."""
+    if claim.id not in deaths:
+        # A suspect stays one until it was composed without a death.
+        waits = None if claim.reason == COMPOSING else EARLY
+        return Finding(claim, in_hand=False, reason=None, waits=waits)
+    reason = STOPS_UNSENT if deaths[claim.id] + 1 >= LIMIT else None
+    return Finding(claim, in_hand=False, reason=reason, composing=True, waits=COMPOSING)
 
 
 def _in_doubt(held: Sequence[Abandoned], last: UUID | None) -> int:
@@ -173,6 +215,14 @@ def _in_doubt(held: Sequence[Abandoned], last: UUID | None) -> int:
 def _attempt(finding: Finding) -> Outcome:
     """Shape the try that a dead visit may have made; it ends now, when its claim is over."""
     claim = finding.abandoned
+    if finding.composing:
+        return Outcome(
+            delivery_id=claim.id,
+            mailbox_id=claim.mailbox_id,
+            claimed_by=claim.claimed_by,
+            transition=RECOVER if finding.reason is None else GIVE_UP,
+            attempt=AttemptRecord(stage=Stage.COMPOSE, rule=finding.reason or COMPOSING),
+        )
     rule = finding.reason or WORKER_DIED
     return Outcome(
         delivery_id=claim.id,
@@ -193,7 +243,7 @@ def _take_back(conn: Connection, transition: Transition, findings: Sequence[Find
                 "id": finding.abandoned.id.hex,
                 "visit": finding.abandoned.claimed_by,
                 "in_hand": int(finding.in_hand),
-                "reason": finding.reason,
+                "reason": finding.reason or finding.waits,
             }
             for finding in findings
         ]
@@ -222,7 +272,7 @@ def _taken_back(dialect: str, transition: Transition) -> Update:
     )
     if transition.target is State.DEAD:
         return statement.values(settled_at=utc_now(), reason=given.reason)
-    return statement
+    return statement.values(reason=func.coalesce(given.reason, _D.reason, type_=_D.reason.type))
 
 
 _OVER = (
@@ -234,7 +284,14 @@ _OVER = (
 _MOST = bindparam("most", type_=Integer(), literal_execute=True)
 
 _ALL_ABANDONED = (
-    select(_D.id, _D.mailbox_id, _D.claimed_by, _D.claims, _TENANT.c.uncertain_policy == "hold")
+    select(
+        _D.id,
+        _D.mailbox_id,
+        _D.claimed_by,
+        _D.claims,
+        _TENANT.c.uncertain_policy == "hold",
+        _D.reason,
+    )
     .join(_TENANT, _TENANT.c.id == _D.tenant_id)
     .where(*_OVER)
     .order_by(_D.claimed_by, *in_lane_order())

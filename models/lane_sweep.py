@@ -27,7 +27,7 @@ from models.batches import as_parameter, table_of_rows
 from models.clock import utc_now
 from models.lane_due import due
 from models.lane_maintenance import end_maintenance
-from models.lane_recover import Begun, recover
+from models.lane_recover import Begun, Composing, recover
 from models.lifecycle import CANCEL, EXPIRE, State
 from models.lookups import MAILBOX, REMOVED
 from models.moves import DELIVERY, in_state, move
@@ -86,6 +86,7 @@ def sweep(
     most: int = MOST_AT_ONCE,
     bucket_seconds: float = DayLimits().bucket_seconds,
     begun: Callable[[Connection], Begun] | None = None,
+    composing: Callable[[Connection], Composing] | None = None,
     only: Collection[str] | None = None,
     unless: Callable[[Connection], bool] | None = None,
 ) -> Sweep:
@@ -98,6 +99,7 @@ def sweep(
         most: Take back at most so many claims and expire at most so many deliveries.
         bucket_seconds: How finely recipients are counted, see ``quota``.
         begun: Tells which submissions visits have begun; None: nothing is known of any.
+        composing: Tells what visits are composing, likewise.
         only: Take back what these visits held and nothing else; None: whatever it is.
         unless: Says that nothing is to be taken back after all; asked first.
     """
@@ -109,6 +111,7 @@ def sweep(
         most=most,
         bucket_seconds=bucket_seconds,
         begun={} if begun is None else begun(conn),
+        composing={} if composing is None else composing(conn),
         only=only,
     )
     late = _ended(conn, _EXPIRE, most)

@@ -14,6 +14,7 @@ from models.expiries import Expiry, credential_rows, expiries
 from models.host_holds import HostHold
 from models.lifecycle import State
 from models.moves import DELIVERY, in_state
+from models.partly_accepted import NO_REFUSALS, Refusals, lately_refused
 from models.quota import DayLimits
 from models.standings import Standings, mailbox_rows, standings
 from models.unsent import Unsent, unsent
@@ -40,6 +41,7 @@ class Overview:
         expiries: All of them, see ``expiries``.
         unsent: What ended unsent within a day, see ``unsent``.
         suppressed: Addresses that are not used again.
+        refusals: Recipients refused within a day in mails that were accepted.
         holds: Servers that refuse the address that workers send from.
     """
 
@@ -52,6 +54,7 @@ class Overview:
     expiries: tuple[Expiry, ...]
     unsent: tuple[Unsent, ...] = ()
     suppressed: int = 0
+    refusals: Refusals = NO_REFUSALS
     holds: tuple[HostHold, ...] = ()
 
     @property
@@ -64,8 +67,8 @@ def overview(conn: Connection, limits: DayLimits) -> Overview:
     """
     Look at everything.
 
-    The cost follows the number of mailboxes, of what waits, of what is dead and of what ended
-    unsent lately, never of what was sent before.
+    The cost follows the number of mailboxes, of what waits, of what is dead and of what was
+    tried or ended unsent within a day, never of what was sent before.
 
     Args:
         conn: An open transaction.
@@ -82,6 +85,7 @@ def overview(conn: Connection, limits: DayLimits) -> Overview:
         budgets=tuple(notable_budgets(conn, limits)),
         expiries=tuple(expiries(credential_rows(conn), now)),
         suppressed=suppressions.count(conn),
+        refusals=lately_refused(conn),
         holds=tuple(host_holds.all_holds(conn)),
     )
 

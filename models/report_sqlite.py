@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, Connection, func, or_, select, type_coerce
 from models.deliveries import ATTEMPT
 from models.lifecycle import State
 from models.moves import DELIVERY
+from models.partly_accepted import number_refused
 from models.percentiles import interpolated, milliseconds_between
 from models.stored import AsText
 
@@ -57,11 +58,15 @@ def deliveries(conn: Connection, scope: ColumnElement[bool] | None) -> Sums:
     statement = select(
         tenant.concat(box).concat(uncertain).concat(state),
         milliseconds_between(columns.enqueued_at, columns.settled_at),
+        number_refused(),
     )
     counted: Counter[str] = Counter()
     accepted: dict[str, array[float]] = defaultdict(lambda: array("d"))
-    for key, value in _rows(conn, statement, scope):
+    refusals: dict[str, list[int]] = defaultdict(list)
+    for key, value, refused in _rows(conn, statement, scope):
         counted[key] += 1
+        if refused:
+            refusals[key].append(refused)
         if value is not None and key.endswith(State.ACCEPTED.value):
             accepted[key].append(value)
     sums = Sums()
@@ -72,6 +77,10 @@ def deliveries(conn: Connection, scope: ColumnElement[bool] | None) -> Sums:
         figures["enqueued"] += number
         figures["waiting" if state_name in _WAITING else state_name] += number
         figures["uncertain"] += number * int(key[2 * _KEY])
+        if state_name == State.ACCEPTED.value:
+            refused_in = refusals.get(key, [])
+            figures["partly_accepted"] += len(refused_in)
+            figures["recipients_refused"] += sum(refused_in)
         sums.boxes[box_id].add(tenant_id)
         sums.milliseconds[tenant_id].extend(accepted.get(key, ()))
     return sums

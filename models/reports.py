@@ -11,10 +11,12 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Select,
     and_,
+    cast,
     exists,
     func,
     literal_column,
@@ -26,6 +28,7 @@ from models.deliveries import ATTEMPT
 from models.lifecycle import State
 from models.lookups import TENANT, tenant_id
 from models.moves import DELIVERY, in_state
+from models.partly_accepted import number_refused, partly_accepted
 from models.percentiles import milliseconds_between, percentiles
 
 SHARES = (0.5, 0.95, 0.99, 1.0)
@@ -46,6 +49,8 @@ class Figures:
         waiting: Queued or being sent.
         retried: Deliveries that took more than one try.
         uncertain: Deliveries of which some try's fate is unknown.
+        partly_accepted: Of the accepted, those of which some recipients were refused.
+        recipients_refused: So many in all of these; each counts once in each mail.
         tries: All attempts.
         p50_ms: From enqueued to accepted, of the accepted; None where there are none.
         reasons: Why attempts did not end in a 250, and why deliveries died without one; the most
@@ -61,6 +66,8 @@ class Figures:
     folded: int = 0
     retried: int = 0
     uncertain: int = 0
+    partly_accepted: int = 0
+    recipients_refused: int = 0
     tries: int = 0
     p50_ms: int | None = None
     p95_ms: int | None = None
@@ -215,6 +222,12 @@ def _counts(scope: ColumnElement[bool] | None) -> Select[Any]:
         number(State.CANCELLED).label("cancelled"),
         number(State.FOLDED).label("folded"),
         func.count().filter(DELIVERY.c.uncertain).label("uncertain"),
+        func.count().filter(partly_accepted()).label("partly_accepted"),
+        # A sum is a NUMERIC to PostgreSQL.
+        cast(
+            func.coalesce(func.sum(number_refused()).filter(in_state(State.ACCEPTED)), 0),
+            BigInteger(),
+        ).label("recipients_refused"),
     ).group_by(DELIVERY.c.tenant_id)
     return _within(statement, scope)
 

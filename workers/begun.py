@@ -5,6 +5,9 @@ A visit says so in Redis right before MAIL FROM, when the outcome of the mail be
 It costs no statement of SQL, and what many visits say at once travels in one call. Redis may lose
 it; then nobody knows, and the sweep takes the first claim for the one in doubt.
 
+While it composes a mail that may have to do with a death, it says that too, before and after, in a
+field of its own (see ``models.composing_deaths``).
+
 Each field names the generation of Redis' memory (see ``models.redis_memory``) under which it was
 written. A permit is given under the newest one only, and SQL knows that: so a field of an older
 memory, which may lack the mail that was begun last, is never taken for an answer.
@@ -47,6 +50,9 @@ _NONE: Final = "-"
 
 _BATCH: Final = 256
 
+_COMPOSES: Final = "~"
+"""Stands behind a visit's name in the field of what it is composing."""
+
 
 class _Word(NamedTuple):
     visit: str
@@ -69,15 +75,27 @@ class Marks:
         Args:
             conn: Where it is known which memory of Redis is the newest.
         """
+        return {
+            visit: None if delivery == _NONE else UUID(delivery)
+            for visit, delivery in self._certain(conn).items()
+            if not visit.endswith(_COMPOSES)
+        }
+
+    def composing(self, conn: Connection) -> dict[str, UUID]:
+        """Give, of each visit that said so, the delivery that it is composing; as ``known``."""
+        return {
+            visit.removesuffix(_COMPOSES): UUID(delivery)
+            for visit, delivery in self._certain(conn).items()
+            if visit.endswith(_COMPOSES)
+        }
+
+    def _certain(self, conn: Connection) -> dict[str, str]:
         newest = known_memory(conn)
         if newest is None or newest.name != self.memory:
             return {}
-        found = {}
-        for visit, text in self.fields.items():
-            generation, _, delivery = text.partition(" ")
-            if generation == str(newest.generation):
-                found[visit] = None if delivery == _NONE else UUID(delivery)
-        return found
+        words = {visit: text.partition(" ") for visit, text in self.fields.items()}
+        ours = str(newest.generation)
+        return {visit: said for visit, (since, _, said) in words.items() if since == ours}
 
 
 class Begun:
@@ -106,6 +124,9 @@ class Begun:
         self._ask = client.register_script(_ASK)
         self._words: deque[_Word] = deque()
         self._flight: asyncio.Task[None] | None = None
+        # Visits that said what they compose, and did not come to say that it is over.
+        self._composing: set[str] = set()
+        self._composer = asyncio.Lock()
 
     def none_yet(self, visit_id: str) -> None:
         """Say that a visit, which is about to claim, has begun none; nobody waits for it."""
@@ -119,13 +140,44 @@ class Begun:
             PacingUnavailable: Redis is away, or has another memory than the one that gave the
                 permit: nothing may be submitted.
         """
-        heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._add(_Word(visit_id, delivery_id.hex, heard))
-        await heard
+        await self._said(visit_id, delivery_id.hex)
+
+    async def composes(self, visit_id: str, delivery_id: UUID) -> None:
+        """
+        Say that a visit composes a delivery from here on; return when it is known.
+
+        One at a time in a process, so that its death tells which.
+
+        Raises:
+            PacingUnavailable: As ``mark``.
+        """
+        await self._composer.acquire()
+        self._composing.add(visit_id)
+        try:
+            await self._said(visit_id + _COMPOSES, delivery_id.hex)
+        except BaseException:
+            self._composer.release()
+            raise
+
+    async def composed(self, visit_id: str) -> None:
+        """
+        Say that it has composed it, or given it up, after ``composes``; return when it is known.
+
+        Raises:
+            PacingUnavailable: As ``mark``.
+        """
+        try:
+            await self._said(visit_id + _COMPOSES, "")
+        finally:
+            self._composer.release()
+        self._composing.discard(visit_id)
 
     def forget(self, visit_id: str) -> None:
         """Forget a visit that holds nothing any more; nobody waits for it."""
         self._add(_Word(visit_id, "", None))
+        if visit_id in self._composing:
+            self._composing.discard(visit_id)
+            self._add(_Word(visit_id + _COMPOSES, "", None))
 
     async def ask(self, visits: Sequence[str]) -> Marks:
         """
@@ -136,10 +188,16 @@ class Begun:
         """
         if not visits:
             return Marks()
-        hashes = [self._keys.begun(visit.rpartition("/")[0]) for visit in visits]
-        memory, *found = await self._ask(keys=[self._keys.era, *hashes], args=list(visits))
-        texts = {visit: text.decode() for visit, text in zip(visits, found, strict=True) if text}
+        names = [*visits, *(visit + _COMPOSES for visit in visits)]
+        hashes = [self._keys.begun(visit.rpartition("/")[0]) for visit in names]
+        memory, *found = await self._ask(keys=[self._keys.era, *hashes], args=names)
+        texts = {name: text.decode() for name, text in zip(names, found, strict=True) if text}
         return Marks(memory.decode(), texts)
+
+    async def _said(self, name: str, text: str) -> None:
+        heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._add(_Word(name, text, heard))
+        await heard
 
     def _add(self, word: _Word) -> None:
         self._words.append(word)

@@ -8,7 +8,7 @@ the process' budget from before it is read until its mail is out of hand.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -52,9 +52,16 @@ class Hand:
         ids = _small(claims)
         self._ahead = self._contents.heads(ids, vault) if ids else None
 
-    async def take(self, claims: Sequence[Claimed], vault: Vault) -> bytes:
+    async def take(
+        self, claims: Sequence[Claimed], vault: Vault, *, before: Callable[[], Awaitable[None]]
+    ) -> bytes:
         """
         Give what stands in the row of the first claim, opened.
+
+        Args:
+            claims: Those of the visit.
+            vault: Opens them.
+            before: Awaited when nothing has to be waited for any more but the content itself.
 
         Raises:
             VaultError: It does not open, or is not there any more.
@@ -65,12 +72,14 @@ class Hand:
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
             self._heads = await ahead
+        ids = _small(claims)
+        if first.id not in self._heads and not ids:
+            await self._make_room(first, WHOLE_TIMES * first.sealed_bytes)
+        await before()
         if first.id not in self._heads:
-            ids = _small(claims)
             if ids:
                 self._heads = await self._contents.heads(ids, vault)
             else:
-                await self._make_room(first, WHOLE_TIMES * first.sealed_bytes)
                 self._heads = await self._contents.whole(first.id, vault)
         opened = self._heads.pop(first.id)
         if isinstance(opened, VaultError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from models.composing_deaths import COMPOSING, EARLY, LIMIT, STOPS_UNSENT
 from models.quota import EXTERNAL, RECIPIENTS
 from models.suppressions import RECIPIENT_SUPPRESSED
 from workers.faults import VISIT_FAILED
@@ -33,6 +34,23 @@ _OWN = {
     "stops-its-worker": Meaning(
         "It was in hand each time a worker died, so it is taken for the cause.",
         "Look at the workers' logs; replay it once they no longer stop.",
+    ),
+    STOPS_UNSENT: Meaning(
+        "It was being composed each time a worker died, so it is taken for the cause; nothing of "
+        "it was sent.",
+        "Look at the workers' logs and at their memory; replay it once they no longer stop.",
+    ),
+    COMPOSING: Meaning(
+        "A worker died while it composed it; nothing of it was sent.",
+        f"Nothing to do; it is tried again, alone, and set aside after {LIMIT} such deaths.",
+    ),
+    EARLY: Meaning(
+        "The worker that held it died before it was begun; nothing of it was sent.",
+        "Nothing to do; it is tried again.",
+    ),
+    "worker-died": Meaning(
+        "A worker died while it was in hand, so it may have been sent.",
+        "Look at the workers' logs; the mail itself was tried again.",
     ),
     "uncertain-held": Meaning(
         "It may have been sent, and this tenant does not want such mails sent again.",

@@ -169,6 +169,7 @@ class Sweeper:
             lane.sweep,
             bucket_seconds=self._bucket_seconds,
             begun=marks.known,
+            composing=marks.composing,
             only=visits,
             unless=lambda conn: not self._clock_is_right(conn),
         )

@@ -756,11 +756,7 @@ class Visit:
         """Connect, read and compose; None where that was the end of the mail."""
         session = await self._connected(delivery)
         try:
-            content = await self._hand.take(self._claims, self._services.vault)
-            if len(content) > LARGE_BYTES:
-                envelope = await asyncio.to_thread(self._compose, delivery, session, content)
-            else:
-                envelope = self._compose(delivery, session, content)
+            envelope = await self._composed(delivery, session)
         except SubmissionFailed as failed:
             await self._fail(delivery, failed, seconds=0.0, took_permit=False)
             return None
@@ -774,6 +770,28 @@ class Visit:
             # Others' mails may have been waited for longer than a connection is kept open.
             session = await self._connected(delivery)
         return session, envelope
+
+    async def _composed(self, delivery: lane.Claimed, session: SmtpSession) -> Envelope:
+        """Read and compose; of what may have to do with a worker's death it is known when."""
+        begun, visit_id = self._services.begun, self._visit_id
+        said = False
+
+        async def before() -> None:
+            nonlocal said
+            if delivery.is_watched:
+                # If we die of this one, the mail before is not to be taken for the cause.
+                await self._settled()
+                await begun.composes(visit_id, delivery.id)
+                said = True
+
+        try:
+            content = await self._hand.take(self._claims, self._services.vault, before=before)
+            if len(content) > LARGE_BYTES:
+                return await asyncio.to_thread(self._compose, delivery, session, content)
+            return self._compose(delivery, session, content)
+        finally:
+            if said:
+                await begun.composed(visit_id)
 
     async def _content_unread(self, delivery: lane.Claimed, reason: Exception) -> None:
         """Conclude what broke off because the rest of a large content could not be read."""

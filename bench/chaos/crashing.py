@@ -24,6 +24,7 @@ from models.settings import Settings
 from models.waker import Waker
 from producers.enqueue import Producer
 from workers import main as worker
+from workers import visit
 from workers.conversation import Conversation
 from workers.lease import TokenLeases
 from workers.pacing import Pacer
@@ -115,6 +116,18 @@ def on_poison() -> None:
     _instead_of_the_mail(poisoned)
 
 
+def composing_poison() -> None:
+    """A mail that says so takes its worker down while it is composed."""
+    real = visit.compose
+
+    def compose(alert: AlertEmail, **options: Any) -> Any:
+        if POISON.decode() in (alert.text or ""):
+            die()
+        return real(alert, **options)
+
+    visit.compose = compose  # type: ignore[attr-defined]
+
+
 STEPS: dict[str, Callable[[], None]] = {
     step.__name__.replace("_", "-"): step
     for step in (
@@ -161,7 +174,7 @@ def _nothing() -> None:
 def main() -> int:
     """Run as a program; whoever comes to its end has not come to the step."""
     step = sys.argv[1]
-    (STEPS | {"on-poison": on_poison})[step]()
+    (STEPS | {"on-poison": on_poison, "composing-poison": composing_poison})[step]()
     if step == "after-the-row":
         Producer.from_settings(Settings.load()).enqueue(AlertEmail.parse(json.load(sys.stdin)))
         return 1

@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from console.context import opened
+from console.names import some_of
 from console.options import Limit, Mailbox, SeverityOption, Since, Tenant, Until
 from console.output import Json, out, print_json, print_table
 from models import database, deliveries
@@ -32,6 +33,12 @@ Reason = Annotated[
 ]
 
 
+Refused = Annotated[
+    bool,
+    typer.Option("--refused", help="Only accepted mails that some recipients were refused."),
+]
+
+
 @app.command("list")
 def list_(
     *,
@@ -42,6 +49,7 @@ def list_(
     to: Recipient = None,
     subject: Subject = None,
     reason: Reason = None,
+    refused: Refused = False,
     since: Since = None,
     until: Until = None,
     alert_id: AlertId = None,
@@ -49,9 +57,11 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List deliveries, the latest first."""
+    if refused and state not in {None, State.ACCEPTED}:
+        raise typer.BadParameter(f"excludes --state {state}", param_hint="--refused")
     wanted = DeliveryFilter(
         state=state, tenant=tenant, mailbox=mailbox, severity=severity, since=since, until=until,
-        alert_id=alert_id, recipient=to, subject=subject, reason=reason,
+        alert_id=alert_id, recipient=to, subject=subject, reason=reason, refused=refused,
     )  # fmt: skip
     with opened() as context, read(context.engine) as conn:
         found = deliveries.list_deliveries(conn, wanted, limit=limit)
@@ -59,9 +69,11 @@ def list_(
     if as_json:
         print_json([{**asdict(row), "severity": row.severity.label} for row in found])
         return
+    # What is asked for stands instead of what is known.
+    third, of = ("Refused", _refused_of) if refused else ("State", _state_of)
     print_table(
-        ("Id", "Age", "State", "Severity", "Tenant", "Subject"),
-        [_cells(row, now) for row in found],
+        ("Id", "Age", third, "Severity", "Tenant", "Subject"),
+        [_cells(row, now, of(row)) for row in found],
         right=("Age",),
         alike=("Tenant",),
         spare=("Tenant", "Severity", "Age"),
@@ -74,12 +86,20 @@ def list_(
         out.print(Text(f"The latest {limit}; --limit shows more."))
 
 
-def _cells(row: DeliveryRow, now: datetime) -> list[object]:
+def _state_of(row: DeliveryRow) -> str:
+    return row.state
+
+
+def _refused_of(row: DeliveryRow) -> str:
+    return f"{len(row.refused)} of {len(row.recipients)}: {some_of(sorted(row.refused))}"
+
+
+def _cells(row: DeliveryRow, now: datetime, third: str) -> list[object]:
     subject = row.subject
     if len(subject) > _LONGEST_SUBJECT:
         subject = subject[: _LONGEST_SUBJECT - 1] + "…"
     age = _age((now - row.enqueued_at).total_seconds())
-    return [row.id, age, row.state, row.severity.label, row.tenant, subject]
+    return [row.id, age, third, row.severity.label, row.tenant, subject]
 
 
 def _age(seconds: float) -> str:

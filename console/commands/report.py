@@ -52,10 +52,10 @@ def report(
     elif form is Format.CSV:
         csv.writer(sys.stdout, lineterminator="\n").writerows(found.csv_rows())
     else:
-        _print(found)
+        _print(found, tenant)
 
 
-def _print(found: Report) -> None:
+def _print(found: Report, tenant: str | None) -> None:
     if not found.total.enqueued:
         since = "" if found.since is None else " since then"
         out.print(Text(f"Nothing was enqueued{since}; `alertpost send --help` says how."))
@@ -66,12 +66,14 @@ def _print(found: Report) -> None:
         [
             (
                 name, f.enqueued, f.accepted, f.waiting, f.dead, f.expired, f.cancelled, f.retried,
-                f.uncertain,
+                f.uncertain, f.recipients_refused,
             )
             for name, f in rows
         ],
         title="Deliveries",
         right=_STATES[1:],
+        alike=(_REFUSED,),
+        spare=(_REFUSED,),
     )  # fmt: skip
     out.print()
     print_table(
@@ -88,15 +90,19 @@ def _print(found: Report) -> None:
             title="Why tries failed",
             right=("Times",),
         )
+    if found.total.recipients_refused:
+        out.print()
+        out.print(Text(_refused(found, tenant)))
     if found.suppressed:
         addresses = counted(found.suppressed, "address is", "addresses are")
         out.print()
         out.print(Text(f"{addresses} not used again: `alertpost suppressions list`."))
 
 
+_REFUSED = "Recipients refused"
 _STATES = (
     "Tenant", "Enqueued", "Accepted", "Waiting", "Dead", "Expired", "Cancelled", "Retried",
-    "Uncertain",
+    "Uncertain", _REFUSED,
 )  # fmt: skip
 _TIMES = ("Tenant", "p50", "p95", "p99", "max")
 
@@ -104,6 +110,18 @@ _TIMES = ("Tenant", "p50", "p95", "p99", "max")
 def _rows(found: Report) -> Iterator[tuple[str, Figures]]:
     yield from found.tenants.items()
     yield TOTAL, found.total
+
+
+def _refused(found: Report, tenant: str | None) -> str:
+    """Say how many did not get a mail that counts as accepted, and which mails those are."""
+    command = "alertpost deliveries list --refused"
+    if tenant is not None:
+        command += f" --tenant {tenant}"
+    if found.since is not None:
+        command += f" --since {found.since:%Y-%m-%dT%H:%M:%SZ}"
+    recipients = counted(found.total.recipients_refused, "recipient was", "recipients were")
+    mails = counted(found.total.partly_accepted, "accepted mail", "accepted mails")
+    return f"{recipients} refused in {mails}: `{command}`."
 
 
 def _meaning(rule: str) -> str:

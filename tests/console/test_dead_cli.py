@@ -72,11 +72,12 @@ def test_a_group_names_whose_letters_they_are(world: CliWorld) -> None:
 
 def test_every_reason_has_a_meaning() -> None:
     """What workers and the lane write down is explained."""
-    from models import lane_recover, lane_sweep, unsent
+    from models import composing_deaths, lane_recover, lane_sweep, unsent
     from workers import conclusion, oauth_rules, reply_rules, splitting
 
     written = {
-        lane_recover.STOPS_ITS_WORKER, lane_recover.UNCERTAIN_HELD, conclusion.DEFERRED_RULE,
+        lane_recover.STOPS_ITS_WORKER, lane_recover.UNCERTAIN_HELD, lane_recover.WORKER_DIED,
+        composing_deaths.STOPS_UNSENT, *composing_deaths.WATCHED, conclusion.DEFERRED_RULE,
         lane_sweep.EXPIRED, "cancelled", "mailbox-removed", unsent.LEFT_BEHIND,
         splitting.SPLIT_RULE,
         *(row.verdict.rule for row in reply_rules.RULES),

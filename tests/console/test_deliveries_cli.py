@@ -97,6 +97,34 @@ def test_show_tells_all_but_the_body(world: CliWorld) -> None:
     assert "SECRET-BODY" not in said.out + str(data)
 
 
+def test_recipients_who_were_refused_in_accepted_mails_are_told(world: CliWorld) -> None:
+    """In the list, of one delivery, in the report and in status; others' refusals are not."""
+    refused = {"bad@x.example": "550 5.1.1 no such user"}
+    partly = world.send("Disk full", "--to", "bad@x.example")
+    settled = datetime.now(UTC)
+    world.set(partly, state="accepted", settled_at=settled, refused=refused)
+    add_try(world, partly, outcome="accepted", refused=refused, finished_at=settled)
+    world.set(world.send("all of it"), state="accepted", settled_at=settled)
+    world.set(world.send("none of it"), state="dead", settled_at=settled, refused=refused)
+
+    listed = world.run("deliveries", "list", "--refused")
+    [found] = world.run("deliveries", "list", "--refused", "--json").json
+    shown = world.run("deliveries", "show", partly)
+    report = world.run("report", "--tenant", "contoso")
+    status = world.run("status")
+
+    assert (found["id"], found["refused"]) == (partly, refused)
+    assert "1 of 2: bad@x.example" in listed.out
+    assert "of it" not in listed.out
+    assert "1 of 2 recipients was refused" in shown.out
+    assert "refused  bad@x.example: 550 5.1.1 no such user" in shown.out
+    command = "`alertpost deliveries list --refused --tenant contoso`"
+    assert f"1 recipient was refused in 1 accepted mail: {command}." in report.out
+    assert "1 recipient of 1 accepted mail within 24 hours: `alertpost deliveries" in status.out
+    assert world.run("status", "--json").json["refused"] == {"recipients": 1, "mails": 1}
+    assert world.usage("deliveries", "list", "--refused", "--state", "dead").exit_code == 2
+
+
 @pytest.mark.parametrize("verb", [("deliveries", "show"), ("dead", "show"), ("cancel",)])
 @pytest.mark.parametrize(
     ("name", "message"),

@@ -92,7 +92,7 @@ def test_json_has_everything(world: CliWorld, worker: Presence) -> None:
     found = said.json
     assert set(found) == {
         "at", "needs_a_person", "first_step", "tenants", "mailboxes", "waiting", "in_hand",
-        "lanes", "dead", "suppressed", "host_holds", "recipients", "redis", "sql", "workers",
+        "lanes", "dead", "refused", "suppressed", "host_holds", "recipients", "redis", "sql", "workers",
         "expiries", "unrecorded", "unsent", "warnings",
     }  # fmt: skip
     assert found["tenants"] == {"ready": 2, "waiting": 0, "without_mailbox": 0}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from sqlalchemy import update
 
 from models import lane
+from models.composing_deaths import COMPOSING
 from models.database import write
 from models.intake import Receipt
 from models.moves import DELIVERY
@@ -23,20 +27,26 @@ def _claim(whole: Whole, slug: str, visit: str, limit: int = 10) -> list[lane.Cl
         )
 
 
-def _suspect(whole: Whole, receipt: Receipt) -> None:
+def _suspect(whole: Whole, receipt: Receipt, **values: Any) -> None:
     with write(whole.engine) as connection:
         connection.execute(
-            update(DELIVERY).where(DELIVERY.c.id == receipt.delivery_id).values(claims=2)
+            update(DELIVERY).where(DELIVERY.c.id == receipt.delivery_id).values(**values)
         )
 
 
-async def test_only_one_suspect_is_in_hand_at_a_time(whole: Whole) -> None:
+BEGUN, COMPOSED = {"claims": 2}, {"reason": COMPOSING}
+
+
+@pytest.mark.parametrize(("one_is", "other_is"), [(BEGUN, BEGUN), (COMPOSED, BEGUN)])
+async def test_only_one_suspect_is_in_hand_at_a_time(
+    whole: Whole, one_is: dict[str, Any], other_is: dict[str, Any]
+) -> None:
     """While a suspect is in hand, lanes give all but theirs; once it is settled, theirs too."""
     one, innocent, other = send_many(whole, 3)
-    _suspect(whole, one)
+    _suspect(whole, one, **one_is)
     first = _claim(whole, "contoso", "visit/1", limit=1)
     assert [claimed.id for claimed in first] == [one.delivery_id]
-    _suspect(whole, other)
+    _suspect(whole, other, **other_is)
 
     meanwhile = _claim(whole, "contoso", "visit/2")
     with write(whole.engine) as connection:

@@ -242,6 +242,7 @@ def test_no_look_reads_what_was_sent_before(sqlite_url: str) -> None:
     deliveries = [step for step in plan if "delivery" in step]
     assert any("ix_delivery_lane" in step for step in deliveries)
     assert not [step for step in deliveries if "INDEX" not in step]
+    assert [step for step in plan if "attempt" in step and "ix_attempt_mailbox" in step]
 
 
 def test_long_lanes_are_counted_in_their_index(postgresql_url: str) -> None:

@@ -16,6 +16,8 @@ from models import reports
 from models.database import create_engine_from, read, write
 from models.tables import METADATA
 
+_TWO = {"a@x.example": "550 5.1.1", "b@x.example": "550 5.1.1"}
+
 
 @pytest.fixture
 def life(tmp_path: Path, sqlite_template: Path) -> Iterator[Engine]:
@@ -28,6 +30,11 @@ def life(tmp_path: Path, sqlite_template: Path) -> Iterator[Engine]:
         conn.execute(
             delivery.update().values(uncertain=True).where(delivery.c.subject.like("%SRV-1%"))
         )
+        # Of accepted mails and of dead ones, and nobody's in most.
+        for pattern, refused in (("%SRV-2%", {"a@x.example": "550"}), ("%3 %", _TWO)):
+            conn.execute(
+                delivery.update().values(refused=refused).where(delivery.c.subject.like(pattern))
+            )
     yield engine
     engine.dispose()
 
@@ -57,7 +64,11 @@ def test_both_ways_agree(
     ours, theirs = both(life, monkeypatch, **given)
 
     assert ours == theirs
-    assert (ours.total.enqueued > 0) is ("since" not in given or given["since"] < datetime.now(UTC))
+    something = "since" not in given or given["since"] < datetime.now(UTC)
+    assert (ours.total.enqueued > 0) is something
+    total = ours.total
+    assert (total.accepted > total.partly_accepted > 0) is something
+    assert (total.recipients_refused > total.partly_accepted) is something
 
 
 def test_a_mailbox_that_moved_takes_no_tries_along(

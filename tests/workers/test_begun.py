@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
 
 from models import lane
+from models.composing_deaths import COMPOSING, EARLY, STOPS_UNSENT
 from models.database import now, read, write
 from models.ids import uuid7
 from models.lane_recover import Abandoned, judge
@@ -19,7 +20,7 @@ from models.redis_keys import RedisKeys
 from models.redis_memory import RedisMemory, see_memory
 from sandbox.faults import Fault, Stall
 from tests.fixtures.whole import Whole
-from tests.models.factories import World, delivery_rows, row_of, world_rows
+from tests.models.factories import ATTEMPT, World, delivery_rows, row_of, world_rows
 from tests.workers.visit_parts import IMPATIENT, flush, send_many, visit
 from workers.begun import Begun
 from workers.pacing import PacingUnavailable
@@ -92,7 +93,7 @@ async def _sweep(engine: Engine, begun: Begun) -> None:
         visits = lane.abandoned_visits(conn)
     marks = await begun.ask(visits)
     with write(engine) as conn:
-        lane.sweep(conn, begun=marks.known, only=visits)
+        lane.sweep(conn, begun=marks.known, composing=marks.composing, only=visits)
 
 
 def _doubts(engine: Engine, ids: list[Any]) -> list[tuple[bool, int]]:
@@ -165,6 +166,60 @@ async def test_where_nobody_knows_the_first_is_in_doubt(  # noqa: PLR0917 - fixt
     await _sweep(engine, begun)
 
     assert _doubts(engine, ids) == [IN_DOUBT, UNTOUCHED]
+
+
+async def test_who_is_being_composed_at_five_deaths_is_dead(
+    engine: Engine,
+    begun: Begun,
+    memory: Memory,
+    redis_async: redis.asyncio.Redis,
+    redis_keys: RedisKeys,
+) -> None:
+    """First it is watched, then alone, then set aside; the others of its visits are untouched."""
+    world, ids = _hold(engine, 3)
+    poison, *innocent = ids
+    begun.none_yet("w/1")
+    await _said(begun)
+    await _sweep(engine, begun)
+    assert row_of(engine, poison).reason == EARLY
+
+    for death in range(1, 6):
+        visit_id = f"w/composing-{death}"
+        with write(engine) as conn:
+            claims = lane.claim(
+                conn, mailbox_id=world.mailbox_id, claimed_by=visit_id, limit=3, lease_seconds=20
+            )
+        assert [claim.is_watched for claim in claims] == [True, False, False]
+        # Each in a process of its own, of which nothing is left.
+        dying = Begun(redis_async, redis_keys, worker="w", memory=memory)
+        dying.none_yet(visit_id)
+        if death == 4:
+            # Composed, and a worker died of something else: that is no death of this kind.
+            await dying.composes(visit_id, poison)
+            await dying.composed(visit_id)
+            await _sweep(engine, begun)
+            with write(engine) as conn:
+                lane.claim(
+                    conn,
+                    mailbox_id=world.mailbox_id,
+                    claimed_by="w/other",
+                    limit=3,
+                    lease_seconds=20,
+                )
+            dying.none_yet(visit_id := "w/other")
+        await dying.composes(visit_id, poison)
+        await _sweep(engine, begun)
+        expected = STOPS_UNSENT if death == 5 else COMPOSING
+        assert row_of(engine, poison).reason == expected
+
+    row = row_of(engine, poison)
+    assert (row.state, row.claims, row.uncertain) == ("dead", 0, False)
+    assert _doubts(engine, innocent) == [UNTOUCHED] * 2
+    with read(engine) as conn:
+        rules = conn.execute(
+            select(ATTEMPT.c.rule, ATTEMPT.c.took_permit).order_by(ATTEMPT.c.number)
+        ).all()
+    assert rules == [(COMPOSING, False)] * 4 + [(STOPS_UNSENT, False)]
 
 
 async def test_nothing_is_begun_that_redis_was_not_told(

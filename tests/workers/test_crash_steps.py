@@ -21,10 +21,11 @@ from sqlalchemy import select
 
 from bench.chaos.crashing import POISON, STEPS
 from models import wakeup
-from models.database import read
+from models.database import read, write
+from models.ids import uuid7
 from models.redis_keys import RedisKeys
 from sandbox.faults import Fault, Slow
-from tests.fixtures.whole import DELIVERY, Whole
+from tests.fixtures.whole import ATTEMPT, DELIVERY, Whole
 from tests.workers.test_worker_process import CLAIM_SECONDS, ROOT, environment
 from tests.workers.visit_parts import IMPATIENT, listening, send_many
 
@@ -174,6 +175,51 @@ async def test_a_mail_that_stops_its_worker_takes_nobody_along(whole: Whole) -> 
     assert [mail for mail in whole.outbox() if mail.message_id == row.message_id] == []
     others = [whole.row(receipt.delivery_id) for receipt in neighbours]
     assert [other.state for other in others] == ["accepted"] * len(neighbours)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+async def test_a_mail_that_stops_its_worker_while_composed_is_set_aside(whole: Whole) -> None:
+    """It is found out, tried alone, and dead at last; nobody is blamed for it, nothing was sent."""
+    await asyncio.to_thread(whole.add_tenant, "fabrikam")
+    # Second in its lane: the mail before it is out, and perhaps not recorded, when the worker dies.
+    first = send_many(whole, 1)
+    poison = whole.producer.enqueue(whole.alert(text=POISON.decode()))
+    others = send_many(whole, 2) + whole.producer.enqueue_many(
+        [whole.alert(tenant="fabrikam", to=["ops@fabrikam.example"], subject="Alert")]
+    )
+
+    async def death() -> str:
+        with _process(whole, "composing-poison") as process:
+            await asyncio.to_thread(process.wait, 40)
+            assert process.returncode == -signal.SIGKILL
+        await whole.until(lambda: whole.row(poison.delivery_id).state != "sending")
+        row = whole.row(poison.delivery_id)
+        assert (row.claims, row.uncertain) == (0, False)
+        return str(row.reason)
+
+    assert [await death(), await death()] == ["worker-died-early", "worker-died-composing"]
+    # The third and the fourth are like the second.
+    with write(whole.engine) as connection:
+        seen = whole.attempts(poison.delivery_id)[0]._asdict()
+        connection.execute(
+            ATTEMPT.insert(), [seen | {"id": uuid7(), "number": number} for number in (2, 3, 4)]
+        )
+    assert await death() == "stops-its-worker-unsent"
+
+    neighbours = first + others
+    async with listening(whole.settings, whole.services.visits):
+        await whole.until(lambda: whole.count("accepted") == len(neighbours))
+
+    row = whole.row(poison.delivery_id)
+    assert (row.state, row.uncertain) == ("dead", False)
+    rules = [attempt.rule for attempt in whole.attempts(poison.delivery_id)]
+    assert rules == ["worker-died-composing"] * 4 + ["stops-its-worker-unsent"]
+    assert [mail for mail in whole.outbox() if mail.message_id == row.message_id] == []
+    rows = [whole.row(receipt.delivery_id) for receipt in neighbours]
+    assert [other.state for other in rows] == ["accepted"] * len(neighbours)
+    # The one before it may have been out unrecorded at the first death, and the other mailbox's
+    # may have been on its way at any; whatever came after it was not.
+    assert [other.uncertain for other in rows[1:3]] == [False, False]
 
 
 async def test_deaths_before_a_submission_bury_nobody(whole: Whole) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from models import mailboxes
-from models.database import write
+from models import deliveries, mailboxes, reports
+from models.database import read, write
+from models.deliveries import DeliveryFilter
+from models.partly_accepted import Refusals, lately_refused
 from sandbox.faults import Answer, Close, CutAfterDot, Fault, RefuseRecipients
 from sandbox.limits import Limits
 from tests.fixtures.whole import Whole
@@ -46,6 +48,34 @@ async def test_a_refused_recipient_does_not_keep_the_others_from_their_mail(whol
     assert list(row.refused) == [BAD]
     assert row.refused[BAD].startswith("550 5.1.1")
     assert _served(whole) == [(GOOD,)]
+
+
+async def test_refused_recipients_of_accepted_mails_are_counted_and_found(whole: Whole) -> None:
+    """Report, status and the list name them; a dead letter, which says so itself, is not there."""
+    _refuse(whole, "bad*", "no_such_recipient")
+    other = "bad-too@contoso.example"
+    partly = send(whole, to=[GOOD, BAD, other])
+    # Put off by one, and refused for good in another try: that is once.
+    _refuse(whole, "later*", PUT_OFF, times=1)
+    late = send(whole, to=[GOOD, BAD, "later@contoso.example"])
+    send(whole, to=[GOOD])
+    dead = send(whole, to=[other])
+    await drain(whole, partly.mailbox_id)
+    assert whole.row(dead.delivery_id).state == "dead"
+
+    with read(whole.engine) as connection:
+        figures = reports.report(connection)
+        lately = lately_refused(connection)
+        listed = deliveries.list_deliveries(connection, DeliveryFilter(refused=True))
+
+    assert figures.total.accepted == 3
+    assert (figures.total.recipients_refused, figures.total.partly_accepted) == (3, 2)
+    assert figures.tenants["contoso"].recipients_refused == 3
+    assert lately == Refusals(recipients=3, mails=2)
+    assert [(row.id, sorted(row.refused)) for row in listed] == [
+        (late.delivery_id, [BAD]),
+        (partly.delivery_id, [other, BAD]),
+    ]
 
 
 async def test_a_recipient_that_is_put_off_is_tried_alone(whole: Whole) -> None:
