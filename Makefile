@@ -8,6 +8,9 @@ DEV    := $(VENV)/.installed-dev
 PEERS  := $(VENV)-bench
 ROOMS  := models producers workers console sandbox
 
+# Some machines have it set: then each of the hundreds of processes that tests start compiles all code anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench chaos proofs format lock clean
 
