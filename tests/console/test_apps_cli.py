@@ -16,6 +16,7 @@ from models.database import read, write
 from models.lookups import CREDENTIAL
 from sandbox.apps import AppCertificate, AppRegistration
 from tests.console.cli_setting import ALERTS, Cli
+from tests.console.pasted import quoted
 from tests.models.directory_parts import CERTIFICATE
 from tests.models.test_credential import pfx
 
@@ -180,6 +181,12 @@ def test_the_doctor_asks_before_it_says_well(cli: Cli) -> None:
     (credential,) = [each for each in ran.json if each["check"] == "credential"]
     assert ran.code == 1
     assert credential["result"] == "failed"
+    given = [
+        one for each in ran.json for one in quoted(each["mend"] or "") if "-secret-file" in one
+    ]
+    assert set(given) == {
+        "alertpost apps secret contoso --client-secret-file FILE --secret-expires DATE --replace"
+    }
 
 
 def test_two_are_the_most(cli: Cli) -> None:
