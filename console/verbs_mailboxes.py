@@ -309,7 +309,7 @@ def same_cause(context: Context, address: str) -> list[str]:
     with read(context.engine) as conn:
         entry = mailboxes.mailbox(conn, address)
         if entry.parked_at is None:
-            alone = ", and continues by itself" if entry.standing == "paused" else ""
+            alone = ", and continues by itself" if entry.standing in {"paused", "held"} else ""
             raise Conflict(f"mailbox {entry.address} is not parked; it is {entry.standing}{alone}")
         scope: lane.Scope = "mailbox"
         if entry.park_scope in {"tenant", "app"}:

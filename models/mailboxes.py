@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from shlex import quote
@@ -12,12 +13,15 @@ from sqlalchemy import Connection, and_, delete, func, insert, or_, select, upda
 from sqlalchemy.exc import IntegrityError
 
 from models import directory_rules as rules
+from models import host_holds
 from models.accounts import account_of, note_change
 from models.clock import utc_now
+from models.clouds import resolve
 from models.consent_links import forget
 from models.deliveries import counted
 from models.errors import Conflict, NotFound
 from models.grants import GRANT, withdraw
+from models.host_holds import HostHold
 from models.ids import uuid7
 from models.lifecycle import CANCEL, State
 from models.lookups import APP, MAILBOX, REMOVED, TENANT, live_mailbox, mailbox_id, tenant_id
@@ -39,7 +43,12 @@ class MailboxEntry:
     Attributes:
         app: Name of its tenant's app registration.
         auth_form: In which name ``auth_user`` was seen to sign in; None: not tried yet.
-        standing: ``ready``, ``not connected``, ``parked`` or ``paused``, the worst that is true.
+        standing: ``ready``, ``not connected``, ``parked``, ``paused`` or ``held``, the worst that
+            is true; held is what could send but for the hold of its server.
+        held_by: The server that refuses an address of ours, see ``host_holds``; None: none does.
+        held_from: Which address of ours.
+        held_reason: The verdict's rule.
+        held_until: When one mail tries again.
         waiting: Deliveries that are queued or being sent.
         dead: Dead letters that wait for a person.
     """
@@ -73,6 +82,10 @@ class MailboxEntry:
     waiting: int
     dead: int
     created_at: datetime
+    held_by: str | None = None
+    held_from: str | None = None
+    held_reason: str | None = None
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +242,7 @@ def mailbox(conn: Connection, address: str) -> MailboxEntry:
             f"mailbox {address!r} was removed; `alertpost mailboxes add "
             f"TENANT {quote(address)}` brings it back"
         )
-    return _entry(row)
+    return _entry(row, _holds(conn))
 
 
 def list_mailboxes(conn: Connection, *, tenant_slug: str | None = None) -> list[MailboxEntry]:
@@ -242,7 +255,8 @@ def list_mailboxes(conn: Connection, *, tenant_slug: str | None = None) -> list[
     statement = _listing().order_by(TENANT.c.slug, MAILBOX.c.address)
     if tenant_slug is not None:
         statement = statement.where(MAILBOX.c.tenant_id == tenant_id(conn, tenant_slug))
-    return [_entry(row) for row in conn.execute(statement)]
+    holds = _holds(conn)
+    return [_entry(row, holds) for row in conn.execute(statement)]
 
 
 def standing_of(row: Any) -> str:
@@ -415,6 +429,8 @@ def _listing() -> Any:
             MAILBOX.c.recipients_learned_at,
             MAILBOX.c.created_at,
             PAUSED,
+            TENANT.c.smtp_host,
+            TENANT.c.cloud,
             GRANT.c.kind.label("grant_kind"),
             GRANT.c.account,
             GRANT.c.granted_at,
@@ -431,7 +447,25 @@ def _listing() -> Any:
     )
 
 
-def _entry(row: Any) -> MailboxEntry:
+def _holds(conn: Connection) -> dict[str, HostHold]:
+    """Give for each server the hold that lasts longest, of whichever address of ours."""
+    holds = sorted(host_holds.all_holds(conn), key=lambda hold: hold.probe_at)
+    return {hold.smtp_host: hold for hold in holds}
+
+
+def _entry(row: Any, holds: Mapping[str, HostHold]) -> MailboxEntry:
     fields = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name begins so
-    del fields["paused"]
-    return MailboxEntry(standing=standing_of(row), **fields)
+    for name in ("paused", "smtp_host", "cloud"):
+        del fields[name]
+    standing = standing_of(row)
+    hold = holds.get(row.smtp_host or resolve(row.cloud).smtp_host)
+    if hold is None:
+        return MailboxEntry(standing=standing, **fields)
+    return MailboxEntry(
+        standing="held" if standing == "ready" else standing,
+        held_by=hold.smtp_host,
+        held_from=hold.sends_from,
+        held_reason=hold.rule,
+        held_until=hold.probe_at,
+        **fields,
+    )

@@ -1357,8 +1357,10 @@ class Visit:
         left = self._in_doubt and bool(self._claims)
         if left:
             self._claims.popleft()
+        recorded = False
         try:
             await self._settled()
+            recorded = True
             if self._refused is not None and self._claims:
                 delivery, worker = self._claims[0], self._services.worker
                 await self._settle(
@@ -1382,6 +1384,9 @@ class Visit:
             log.warning(
                 "claims_left_to_expire", mailbox_id=str(self.mailbox_id), reason=str(error)[:200]
             )
+            if recorded and not left:
+                # Whatever was marked, none of what the sweep will find may be out.
+                self._services.begun.none_yet(self._visit_id)
             return False
         return not left
 

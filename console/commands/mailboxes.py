@@ -143,7 +143,7 @@ def _print_default(entry: MailboxEntry) -> None:
         f"Alerts of {entry.tenant_slug} that name no mailbox go out from {entry.address} now.",
         markup=False,
     )
-    if entry.standing not in {"ready", "paused"}:
+    if entry.standing not in {"ready", "paused", "held"}:
         command = "resume" if entry.connected_at else "connect"
         complain(
             f"{entry.address} is {entry.standing}, so they wait: "
@@ -340,7 +340,8 @@ def try_it(
     *,
     to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="Who gets the mail.")],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Where it was parked and works: let it send again.")
+        bool,
+        typer.Option("--resume", help="If it works, end a park by hand too."),
     ] = False,
     as_json: Json = False,
     who: As = None,
@@ -367,7 +368,9 @@ def try_it(
             rule = ending.verdict.rule if ending.verdict else "accepted"
             verbs.note(conn, me, "mailbox-test", account.entry.address, rule=rule)
         parked = ending.verdict is None and account.entry.parked_at is not None
-        resumed = verbs.resume(context, address, actor=me) if parked and resume else []
+        # A park by hand has no cause that a mail could disprove.
+        ends = resume or account.entry.park_reason != BY_HAND
+        resumed = verbs.resume(context, address, actor=me) if parked and ends else []
     if as_json:
         print_json(_ending_json(ending, lines, resumed))
     else:
@@ -378,7 +381,7 @@ def try_it(
             tell_resumed([one for one in resumed if one != account.entry.address])
         elif parked:
             out.print(
-                f"It is parked ({account.entry.park_reason}) but works: "
+                "It is parked by hand but works: "
                 f"`alertpost mailboxes resume {quote(account.entry.address)}` lets it send again.",
                 markup=False,
             )
@@ -419,6 +422,8 @@ def show(address: Address, as_json: Json = False) -> None:
             "sends again": entry.probe_at if entry.park_reason == BY_HAND else None,
             "paused until": entry.paused_until if entry.standing == "paused" else None,
             "pause reason": _pause_reason(entry),
+            "held by": _held_by(entry),
+            "held until": entry.held_until,
             "consent": _consent_text(entry),
             "refreshed": entry.refreshed_at,
             "recipients of a mail": _most_recipients(entry),
@@ -582,6 +587,14 @@ def _pause_reason(entry: MailboxEntry) -> str | None:
         return None
     meaning = meaning_of(entry.pause_reason)
     return f"{entry.pause_reason}: {meaning.meaning}" if meaning else entry.pause_reason
+
+
+def _held_by(entry: MailboxEntry) -> str | None:
+    if entry.held_by is None:
+        return None
+    meaning = meaning_of(entry.held_reason)
+    says = f": {meaning.meaning}" if meaning else ""
+    return f"{entry.held_by}, which refuses {entry.held_from} ({entry.held_reason}){says}"
 
 
 def _most_recipients(entry: MailboxEntry) -> str | None:

@@ -9,7 +9,7 @@ import typer
 
 from console.context import opened
 from console.options import Tenant
-from console.output import Json, jsonable, out, print_json, print_table
+from console.output import Json, cell, jsonable, out, print_json, print_table
 from models import mailboxes
 from models.database import read
 from models.mailboxes import MailboxEntry
@@ -23,6 +23,7 @@ class Standing(StrEnum):
     READY = "ready"
     PARKED = "parked"
     PAUSED = "paused"
+    HELD = "held"
     NOT_CONNECTED = "not-connected"
 
 
@@ -62,12 +63,18 @@ def list_(
         out.print("* takes its tenant's alerts that name no mailbox", style="dim", markup=False)
 
 
+def _reason(entry: MailboxEntry) -> str | None:
+    if entry.standing == "held" and entry.held_until is not None:
+        return f"{entry.held_reason} at {entry.held_by}, until {cell(entry.held_until)}"
+    return entry.park_reason or (entry.pause_reason if entry.standing == "paused" else None)
+
+
 def _cells(entry: MailboxEntry) -> tuple[object, ...]:
     return (
         f"{entry.address} *" if entry.is_default else entry.address,
         entry.tenant_slug,
         entry.standing,
-        entry.park_reason or (entry.pause_reason if entry.standing == "paused" else None),
+        _reason(entry),
         entry.waiting,
         entry.dead,
     )

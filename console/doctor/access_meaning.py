@@ -177,6 +177,14 @@ def standing(entry: MailboxEntry) -> Finding:
             f"{known.meaning if known else ''} {_waiting(entry)}".strip(),
             f"nothing: it continues by itself then. {known.next_step if known else ''}".strip(),
         )
+    if entry.standing == "held" and entry.held_until is not None:
+        known = meaning_of(entry.held_reason)
+        return failed(
+            f"held until {entry.held_until:%Y-%m-%d %H:%M:%SZ}: {entry.held_by} refuses "
+            f"{entry.held_from} for {entry.held_reason}",
+            f"{known.meaning if known else ''} {_waiting(entry)}".strip(),
+            known.next_step if known else "",
+        )
     return ok(f"{entry.standing}; {_waiting(entry)}")
 
 

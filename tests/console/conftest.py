@@ -13,7 +13,7 @@ from console.data_dir import DataDir
 from models.redis_keys import RedisKeys
 from models.vault import Vault
 from tests.console.cli_setting import Cli, SandboxThread
-from tests.console.cli_world import CliWorld
+from tests.console.cli_world import CliWorld, cli_world
 from tests.console.consent_setting import ELSEWHERE, Hosted, hosted_pages
 from tests.console.customers import a_dozen_customers
 
@@ -50,6 +50,18 @@ def nowhere(cli: Cli) -> Cli:
     for path in (cli.folder / "var").iterdir():
         path.unlink()
     return cli
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path,
+    sqlite_template: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[CliWorld]:
+    """Two tenants that are not connected, in a data directory of the test's own."""
+    with cli_world(tmp_path / "var", sqlite_template, monkeypatch, capsys) as made:
+        yield made
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 import redis
@@ -14,19 +12,8 @@ from console import verbs_dead
 from models import wakeup
 from models.dead_letters import DeadFilter
 from models.waker import Waker
-from tests.console.cli_world import CliWorld, cli_world
+from tests.console.cli_world import CliWorld
 from workers import reasons
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path,
-    sqlite_template: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[CliWorld]:
-    with cli_world(tmp_path / "var", sqlite_template, monkeypatch, capsys) as made:
-        yield made
 
 
 def die(world: CliWorld, subject: str = "s", *, tenant: str = "contoso", **values: object) -> str:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -10,18 +8,7 @@ import pytest
 from console import verbs_cancel
 from models.deliveries import DeliveryFilter
 from models.ids import uuid7
-from tests.console.cli_world import CliWorld, cli_world
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path,
-    sqlite_template: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[CliWorld]:
-    with cli_world(tmp_path / "var", sqlite_template, monkeypatch, capsys) as made:
-        yield made
+from tests.console.cli_world import CliWorld
 
 
 def add_try(world: CliWorld, delivery: str, number: int = 1, **values: object) -> None:

@@ -7,7 +7,7 @@ import pty
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,19 +22,7 @@ from models.ids import uuid7
 from models.intake import Receipt
 from models.routes import Routes, routes
 from producers.alert_lines import Line
-from tests.console.cli_world import ROOT, CliWorld, cli_world
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path,
-    sqlite_template: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[CliWorld]:
-    with cli_world(tmp_path / "var", sqlite_template, monkeypatch, capsys) as made:
-        yield made
-
+from tests.console.cli_world import ROOT, CliWorld
 
 SAMPLES = ROOT / "console" / "demo_data" / "alertmanager-webhooks.jsonl"
 

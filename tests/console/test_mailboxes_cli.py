@@ -11,7 +11,7 @@ import requests
 
 from console.consent import CALLBACK_PATH, Redirect, pasted_parameters
 from console.context import opened
-from models import audit, lane, mailboxes
+from models import audit, host_holds, lane, mailboxes
 from models.database import read, write
 from models.errors import ConfigurationError
 from models.redis_keys import RedisKeys
@@ -375,17 +375,45 @@ def test_a_failure_is_explained(cli: Cli, trouble: str, rule: str, step: str) ->
 
 
 def test_a_parked_mailbox_that_works_may_go_on(cli: Cli) -> None:
-    """The test offers to resume, and --resume does so."""
+    """A mail that goes through disproves a cause; what a person wanted it leaves, but for --resume."""
     cli.connected()
     park("smtp-auth-disabled-mailbox")
 
+    done = cli("mailboxes", "test", ALERTS, "--to", OPS)
+    assert f"Sends again: {ALERTS}" in done.out
+    assert shown(cli)["standing"] == "ready"
+
+    cli("mailboxes", "park", ALERTS)
     offered = cli("mailboxes", "test", ALERTS, "--to", OPS)
-    assert f"mailboxes resume {ALERTS}" in offered.out
+    assert f"parked by hand but works: `alertpost mailboxes resume {ALERTS}`" in offered.out
     assert shown(cli)["standing"] == "parked"
 
     done = cli("mailboxes", "test", ALERTS, "--to", OPS, "--resume")
     assert f"Sends again: {ALERTS}" in done.out
     assert shown(cli)["standing"] == "ready"
+
+
+def test_a_mailbox_behind_a_held_host_is_not_called_ready(cli: Cli) -> None:
+    """Lists, show and doctor's words say by which server it is held, and until when."""
+    cli.connected()
+    assert shown(cli)["standing"] == "ready"
+    host = cli.sandbox.smtp_host
+    with opened() as context, write(context.engine) as conn:
+        host_holds.hold(
+            conn, smtp_host=host, sends_from="msp-1", rule="address-banned", answer="550 banned",
+            pause_seconds=(600.0, 3600.0), probing=False,
+        )  # fmt: skip
+        [hold] = host_holds.all_holds(conn)
+
+    until = f"{hold.probe_at:%Y-%m-%d %H:%M:%S}Z"
+    listed = cli("mailboxes", "list")
+    assert f"address-banned at {host}, until {until}" in listed.out
+    assert ALERTS in cli("mailboxes", "list", "--standing", "held").out
+    assert "No mailbox stands so" in cli("mailboxes", "list", "--standing", "ready").out
+    told = cli("mailboxes", "show", ALERTS).out
+    assert f"{host}, which refuses msp-1 (address-banned)" in told
+    assert until in told
+    assert (shown(cli)["standing"], shown(cli)["held_by"]) == ("held", host)
 
 
 @pytest.fixture

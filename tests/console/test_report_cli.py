@@ -2,28 +2,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from console import when
 from console.actor import actor
 from models.errors import ConfigurationError
-from tests.console.cli_world import CliWorld, cli_world
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path,
-    sqlite_template: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[CliWorld]:
-    with cli_world(tmp_path / "var", sqlite_template, monkeypatch, capsys) as made:
-        yield made
-
+from tests.console.cli_world import CliWorld
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 KEYS = {

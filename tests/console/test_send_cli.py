@@ -1,26 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from models.alert import AlertEmail
 from models.vault import Vault, delivery_context
-from tests.console.cli_world import CliWorld, cli_world
+from tests.console.cli_world import CliWorld
 
 BASE = ("send", "--tenant", "contoso", "--to", "ops@x.example", "--subject", "Disk full")
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path,
-    sqlite_template: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[CliWorld]:
-    with cli_world(tmp_path / "var", sqlite_template, monkeypatch, capsys) as made:
-        yield made
 
 
 def test_a_sent_alert_is_told_by_its_id_and_what_comes_next(world: CliWorld) -> None:

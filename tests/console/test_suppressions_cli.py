@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from models import suppressions
 from models.database import write
 from models.lookups import tenant_id
 from models.suppressions import Refusal
-from tests.console.cli_world import CliWorld, cli_world
+from tests.console.cli_world import CliWorld
 
 BAD = "bad@contoso.example"
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path,
-    sqlite_template: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[CliWorld]:
-    with cli_world(tmp_path / "var", sqlite_template, monkeypatch, capsys) as made:
-        yield made
 
 
 def _suppress(world: CliWorld, address: str = BAD, *, tenant: str = "contoso") -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from models import lane, lane_recover, lane_sweep
+from models.composing_deaths import EARLY
 from models.database import write
 from models.lane import Sweep
 from tests.models.factories import (
@@ -106,7 +107,7 @@ def test_hold_policy(engine: Engine) -> None:
     rows = [row_of(engine, key) for key in ids]
     assert (result.recovered, result.buried) == (1, 1)
     assert [(row.state, row.reason, row.uncertain) for row in rows] == [
-        ("dead", lane_recover.UNCERTAIN_HELD, True), ("queued", None, False),
+        ("dead", lane_recover.UNCERTAIN_HELD, True), ("queued", EARLY, False),
     ]  # fmt: skip
 
 

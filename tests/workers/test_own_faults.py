@@ -151,6 +151,35 @@ async def test_a_visit_that_is_cut_short_before_a_submission_blames_nobody(
     assert (row.state, row.claims, row.uncertain) == ("queued", 0, False)
 
 
+async def test_what_could_not_be_given_back_is_blamed_on_nobody(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQL is away right before MAIL FROM: the sweep finds claims, and none of them in doubt."""
+    receipts = send_many(whole, 2)
+
+    def away(*_: object, **__: object) -> int:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(visit_module.Visit, "_may_send", lambda _: False)
+    monkeypatch.setattr(lane, "give_back", away)
+    assert await visit(whole, receipts[0].mailbox_id) is VisitEnd.AWAY
+    rows = [whole.row(receipt.delivery_id) for receipt in receipts]
+    assert [row.state for row in rows] == ["sending"] * 2
+    monkeypatch.undo()
+
+    begun = whole.services.begun
+    assert begun._flight is not None
+    await begun._flight
+    marks = await begun.ask([rows[0].claimed_by])
+    with write(whole.engine) as connection:
+        connection.execute(METADATA.tables["delivery"].update().values(claimed_until=LONG_AGO))
+        lane.sweep(connection, begun=marks.known, composing=marks.composing)
+
+    for receipt in receipts:
+        row = whole.row(receipt.delivery_id)
+        assert (row.state, row.claims, row.uncertain) == ("queued", 0, False)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), StoreUnavailable("away")])
 async def test_a_park_that_cannot_be_recorded_ends_in_a_rest(
     whole: Whole, monkeypatch: pytest.MonkeyPatch, error: Exception

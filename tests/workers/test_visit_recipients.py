@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import aiosmtplib
 import pytest
 
 from models import deliveries, mailboxes, reports
 from models.database import read, write
 from models.deliveries import DeliveryFilter
 from models.partly_accepted import Refusals, lately_refused
+from sandbox import exchange_session
 from sandbox.faults import Answer, Close, CutAfterDot, Fault, RefuseRecipients
 from sandbox.limits import Limits
 from tests.fixtures.whole import Whole
 from tests.workers.visit_parts import IMPATIENT, drain, send, visit
+from workers import smtp_session
 
 GOOD, BAD = "good@contoso.example", "bad@contoso.example"
 PUT_OFF = "451 4.4.0 Not now"
@@ -48,6 +51,41 @@ async def test_a_refused_recipient_does_not_keep_the_others_from_their_mail(whol
     assert list(row.refused) == [BAD]
     assert row.refused[BAD].startswith("550 5.1.1")
     assert _served(whole) == [(GOOD,)]
+
+
+async def test_a_limit_that_the_server_names_in_ehlo_is_kept(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LIMITS (RFC 9422): a mail to more goes out in parts, and no refusal is needed to learn it."""
+
+    class Ceiling(int):
+        def __format__(self, spec: str) -> str:
+            return f"{int(self)}\r\n250-LIMITS MAILMAX=50 RCPTMAX=2"
+
+    monkeypatch.setattr(exchange_session, "SERVICE_CEILING_BYTES", Ceiling(150 * 2**20))
+    everybody = [f"ops-{number}@contoso.example" for number in range(5)]
+    receipt = send(whole, to=everybody)
+
+    await drain(whole, receipt.mailbox_id)
+
+    row = whole.row(receipt.delivery_id)
+    assert (row.state, row.refused) == ("accepted", {})
+    assert _served(whole) == [tuple(everybody[:2]), tuple(everybody[2:4]), tuple(everybody[4:])]
+
+
+@pytest.mark.parametrize(
+    ("said", "most"),
+    [
+        ("RCPTMAX=100", 100), ("mailmax=5 rcptmax=7 rcptdomainmax=2", 7), ("RCPTDOMAINMAX=3", None),
+        ("RCPTMAX=0", None), ("RCPTMAX=many", None), ("RCPTMAX=99999999", None), ("", None),
+    ],
+)  # fmt: skip
+def test_how_limits_are_read(said: str, most: int | None) -> None:
+    """RCPTMAX alone, in whatever letters; what is no number of recipients names no limit."""
+    client = aiosmtplib.SMTP()
+    client.esmtp_extensions = {"limits": said}
+
+    assert smtp_session._features(client).recipients_limit == most
 
 
 async def test_refused_recipients_of_accepted_mails_are_counted_and_found(whole: Whole) -> None:
