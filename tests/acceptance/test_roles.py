@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import LargeBinary, NullPool, create_engine, text
+from sqlalchemy import LargeBinary, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from console.cli import main
@@ -221,7 +221,7 @@ async def test_each_role_does_its_work(whole: Whole, command: Command, tmp_path:
             hand_in.producer.close()
         assert [receipt.created for receipt in receipts] == [True, False]
 
-        process = _start_worker(worker)
+        process = _start_worker(_maybe_in_clear(worker))
         try:
             row = whole.row
             await whole.until(lambda: row(receipts[0].delivery_id).state == "accepted")
@@ -234,6 +234,9 @@ async def test_each_role_does_its_work(whole: Whole, command: Command, tmp_path:
             _, log = await asyncio.to_thread(process.communicate)
         assert process.returncode == 0
         assert "permission denied" not in log
+        (told,) = (line for line in log.splitlines() if "database_in_clear" in line)
+        assert json.loads(told)["level"] == "warning"
+        assert json.loads(told)["hosts"] == ["db.example"]
         assert len(whole.outbox()) == 1
         (attempt,) = whole.attempts(receipts[0].delivery_id)
         assert f"-{process.pid}-" in attempt.worker
@@ -269,6 +272,13 @@ _LOOKS: tuple[Sequence[str], ...] = (
     ("warnings",),
     ("mailboxes", "consents"),
 )
+
+
+def _maybe_in_clear(settings: Settings) -> Settings:
+    """Name a second host, which nobody has to ask, beyond this machine and without sslmode."""
+    url = make_url(settings.database_url)
+    named = url.update_query_dict({"host": f"{url.query['host']},db.example"})
+    return settings.model_copy(update={"database_url": named.render_as_string(hide_password=False)})
 
 
 def _start_worker(settings: Settings) -> subprocess.Popen[str]:
@@ -391,6 +401,22 @@ def test_who_lacks_a_right_is_told_which(roles: Roles, command: Command, tmp_pat
     assert f'the PostgreSQL user "{roles.name("door")}", at SELECT, lacks a right' in told
     assert "permission denied for table" in told
     assert "deploy/rights.sql" in told
+
+
+def test_doctor_tells_of_a_line_that_may_be_in_clear(
+    roles: Roles, command: Command, tmp_path: Path
+) -> None:
+    """Without sslmode, beyond this machine; where it is said, nothing is."""
+    settings = _maybe_in_clear(Settings.load(database_url=roles.url_of("admin"), data_dir=tmp_path))
+    said = settings.model_copy(update={"database_url": f"{settings.database_url}&sslmode=disable"})
+    found = []
+    for given in (settings, said):
+        _, out, _ = command(given, "doctor", "--json")
+        found.append(next(check for check in json.loads(out) if check["check"] == "sql"))
+
+    assert [check["result"] for check in found] == ["warning", "ok"]
+    assert "the line to db.example may be unencrypted" in found[0]["seen"]
+    assert "sslmode=verify-full" in found[0]["mend"]
 
 
 # -- the probe -------------------------------------------------------------------------------------
