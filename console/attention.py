@@ -106,8 +106,9 @@ def command_of(held: Held) -> str | None:
 
 
 def _stores(live: Live) -> Iterator[Concern]:
-    if live.sql is not None:
-        yield Concern(Matter.SQL, f"{live.sql.text}; {live.sql.next_step}")
+    refused = live.sql.trouble
+    if refused is not None:
+        yield Concern(Matter.SQL, f"{refused.text}; {refused.next_step}")
     for trouble in (live.refuses, live.risk):
         if trouble is not None:
             yield Concern(Matter.REDIS, f"{trouble.text}; {trouble.next_step}")

@@ -13,7 +13,7 @@ from models.presence import Presence, living
 from models.redis_keys import RedisKeys
 from models.redis_trouble import RedisTrouble, explained
 from models.settings import Settings
-from models.sql_probe import SqlTrouble
+from models.sql_probe import Looked
 from models.unrecorded import Unrecorded, unrecorded
 from workers.pacing_view import Window, windows
 
@@ -35,7 +35,7 @@ class Live:
         windows: What is left, of the mailboxes that it remembers.
         refuses: Why it does not do what work needs, although it answers; None where it does.
         risk: What is not as it should be there although it works; None where nothing is.
-        sql: Why SQL takes nothing that is written; None where it does.
+        sql: Whether SQL takes what is written, as far as this user may find out.
         unrecorded: What living workers cannot record.
     """
 
@@ -44,7 +44,7 @@ class Live:
     windows: Mapping[UUID, Window] = field(default_factory=dict)
     refuses: RedisTrouble | None = None
     risk: RedisTrouble | None = None
-    sql: SqlTrouble | None = None
+    sql: Looked = field(default_factory=Looked)
     unrecorded: tuple[Unrecorded, ...] = ()
 
     @property
@@ -61,7 +61,7 @@ def look(settings: Settings, accounts: Mapping[UUID, str]) -> Live:
         settings: With the address of Redis, if one is known.
         accounts: Mailboxes whose windows to look at, each with who signs in for it.
     """
-    sql = sql_probe.look(settings)
+    sql = sql_probe.look_as_permitted(settings)
     if not settings.redis_url:
         return Live(away=_NEVER_STARTED, sql=sql)
     keys = RedisKeys(settings.redis_prefix)

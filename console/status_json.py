@@ -16,6 +16,7 @@ from workers.reasons import meaning_of
 
 if TYPE_CHECKING:
     from console.live import Live
+    from models.sql_probe import Looked
 
 
 def status_json(
@@ -60,13 +61,21 @@ def status_json(
         "host_holds": [asdict(one) for one in seen.holds],
         "recipients": [asdict(budget) for budget in seen.budgets],
         "redis": _redis(live),
-        "sql": {"writes": live.sql is None, "reason": live.sql and live.sql.text},
+        "sql": _sql(live.sql),
         # Not an empty list where nobody could be asked, or nobody could say so.
         "workers": [asdict(one) for one in live.workers] if live.knows_workers else None,
         "unrecorded": [asdict(one) for one in live.unrecorded] if live.away is None else None,
         "expiries": [asdict(one) for one in near_expiries(seen.expiries)],
         "warnings": operator_json(operator),
     }
+
+
+def _sql(looked: Looked) -> dict[str, Any]:
+    """Shape what is known of SQL; ``writes`` is null where nobody tried what workers do."""
+    if looked.trouble is not None:
+        return {"writes": False, "reason": looked.trouble.text, "looked_as": looked.who}
+    known = None if looked.caveat else True
+    return {"writes": known, "reason": looked.caveat, "looked_as": looked.who}
 
 
 def _redis(live: Live) -> dict[str, Any]:

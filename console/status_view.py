@@ -156,7 +156,7 @@ def _print_figures(seen: Overview, live: Live, operator: OperatorMailbox | None)
             "suppressed": _suppressed(seen),
             "workers": _workers(live),
             "Redis": _redis(live),
-            "SQL": None if live.sql is None else "takes nothing that is written",
+            "SQL": live.sql.caveat if live.sql.trouble is None else "takes nothing that is written",
             "warnings": NOT_SET if operator is None else operator.sentence(),
         }
     )

@@ -26,10 +26,20 @@ put() {  # put NAME: the file's content comes on standard input
     fi
 }
 
-# Passwords stand in two files each. Where one of the two exists, the other is made from it.
-postgres=$(cat postgres_password 2>/dev/null || random 24)
-printf '%s' "$postgres" | put postgres_password
-printf 'postgresql://alertpost:%s@postgres:5432/alertpost\n' "$postgres" | put database_url
+# The server's administrator, who makes the roles.
+random 24 | put postgres_password
+
+# Passwords of roles stand in two files each: one for who makes the role, one for who uses it.
+# database_url_door is for producers, of which docker-compose.yml has none.
+for role in owner admin worker consents door reader; do
+    if [ ! -e "${role}_password" ] || [ ! -e "database_url_$role" ]; then
+        rm -f "${role}_password" "database_url_$role"
+        password=$(random 24)
+        printf '%s' "$password" | put "${role}_password"
+        printf 'postgresql://alertpost_%s:%s@postgres:5432/alertpost\n' "$role" "$password" |
+            put "database_url_$role"
+    fi
+done
 
 if [ ! -e valkey_acl ] || [ ! -e redis_url ]; then
     rm -f valkey_acl redis_url

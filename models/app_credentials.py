@@ -45,7 +45,8 @@ class Refused:
     answer: str
 
 
-_IS_CERTIFICATE = CREDENTIAL.c.private_key_encrypted.is_not(None).label("is_certificate")
+# By what is no secret: who only looks may not even ask of what is sealed whether it is there.
+_IS_CERTIFICATE = CREDENTIAL.c.certificate_pem.is_not(None).label("is_certificate")
 _LISTED = (
     CREDENTIAL.c.id,
     CREDENTIAL.c.number,

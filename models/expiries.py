@@ -162,7 +162,7 @@ def credential_rows(conn: Connection) -> list[CredentialRow]:
     rows = conn.execute(
         select(
             APP.c.name.label("app"),
-            CREDENTIAL.c.private_key_encrypted.is_not(None).label("has_certificate"),
+            CREDENTIAL.c.certificate_pem.is_not(None).label("has_certificate"),
             CREDENTIAL.c.expires_at.label("credential_expires_at"),
             TENANT.c.slug.label("tenant"),
             MAILBOX.c.address.label("mailbox"),

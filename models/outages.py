@@ -10,6 +10,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from models.errors import AlertpostError, ConfigurationError, StoreUnavailable
 
+NO_RIGHT = "42501"
+"""PostgreSQL: a right is missing; the server's text names what for, and not whose."""
+
+WHO = "alertpost_who"
+"""Attribute of a driver's error of that kind: who was refused, and at what."""
+
+_RIGHTS_HINT = (
+    "use the role that is meant for this, or give the rights by deploy/rights.sql, as after an "
+    "upgrade"
+)
+
 _SCHEMA_HINT = "the database has no alertpost tables or old ones: run `alertpost db upgrade`"
 
 _SQLITE: tuple[tuple[str, str], ...] = (
@@ -30,8 +41,6 @@ _POSTGRESQL: tuple[tuple[str, str], ...] = (
     ("42P05", "a pooler gave the statement to another session of PostgreSQL; try again"),
     ("25006", "PostgreSQL is read-only here: a standby, or a failover is under way"),
     ("25P03", "PostgreSQL ended a transaction that stood idle"),
-    # Not a wrong setting for good: once the right is given, all go on by themselves.
-    ("42501", "the PostgreSQL user may not use alertpost's tables: make it their owner"),
     ("40", "PostgreSQL gave the transaction up in favour of another; try again"),
     ("53100", "PostgreSQL's disk is full"),
     ("53300", "PostgreSQL has no connection free"),
@@ -120,6 +129,10 @@ def _postgresql_meaning(cause: BaseException, *, lost: bool) -> AlertpostError |
     code: str | None = getattr(cause, "sqlstate", None)
     if code in {"42P01", "42703"}:
         return ConfigurationError(f"{_SCHEMA_HINT} ({text})")
+    if code == NO_RIGHT:
+        # Not a wrong setting for good: once the right is given, all go on by themselves.
+        who = getattr(cause, WHO, "the PostgreSQL user")
+        return StoreUnavailable(f"{who} lacks a right: {text}; {_RIGHTS_HINT}")
     for prefix, sentence in _POSTGRESQL:
         if code is not None and code.startswith(prefix):
             return StoreUnavailable(f"{sentence} ({text})")

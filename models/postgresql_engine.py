@@ -9,6 +9,7 @@ transaction: no statement is prepared, and settings are made anew in each.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -19,6 +20,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError, NoSuchModuleError
 
 from models.errors import ConfigurationError
+from models.outages import NO_RIGHT, WHO
 from models.postgresql_url import PREPARE_THRESHOLD, read_url
 
 log = structlog.get_logger()
@@ -33,6 +35,8 @@ _NOT_PREPARED = frozenset({"26000", "42P05"})
 """SQLSTATE: a prepared statement is not there, or is there already; source: appendix A."""
 
 _READ_ONLY = "25006"
+
+_VERB = re.compile(r"\b(?:INSERT|UPDATE|KEY SHARE|DELETE|CREATE|ALTER|DROP)\b")
 
 _NEVER = frozenset({"", "none", "never"})
 
@@ -141,6 +145,8 @@ class _Sessions:
         if getattr(error, "sqlstate", None) == _READ_ONLY:
             # Demoted: of several hosts another one takes writes by now, so none is kept to this.
             context.is_disconnect = True
+        if getattr(error, "sqlstate", None) == NO_RIGHT:
+            _note_who(context)
         if self._pooled or getattr(error, "sqlstate", None) not in _NOT_PREPARED:
             return
         held = context.connection
@@ -153,6 +159,17 @@ class _Sessions:
         if not self._pooled:
             self._pooled = True
             log.warning("database_pooler", mode="transaction", reason=reason)
+
+
+def _note_who(context: ExceptionContext) -> None:
+    """Note at an error whose right was missing, and for what: the server says neither."""
+    held = context.connection
+    driver = None if held is None else held.connection.dbapi_connection
+    if driver is not None:
+        # The last one changes something; what comes before it is read.
+        verbs = _VERB.findall(context.statement or "") or ["SELECT"]
+        who = f'the PostgreSQL user "{driver.info.user}", at {verbs[0]},'
+        setattr(context.original_exception, WHO, who)
 
 
 def _threshold(text: str | None) -> int | None:

@@ -29,6 +29,7 @@ from models.redis_keys import RedisKeys
 from models.redis_routes import exposure, runs_as_cluster
 from models.redis_trouble import RedisTrouble, explained
 from models.settings import Settings, masked_url
+from models.sql_probe import Looked
 from models.vault import Vault
 from models.waker import Waker
 
@@ -184,13 +185,13 @@ def _sql(chain: Chain, settings: Settings) -> Engine | None:
             engine.dispose()
         return None
     # Where the tables are not ours there is nothing to be written to.
-    trouble = sql_probe.look(settings) if current else None
-    if trouble is not None:
-        chain.add("sql", meaning.sql_refuses(where, trouble))
+    looked = sql_probe.look_as_permitted(settings) if current else Looked()
+    if looked.trouble is not None:
+        chain.add("sql", meaning.sql_refuses(where, looked.trouble))
         chain.skip(_SQL[1:], because="sql")
         engine.dispose()
         return None
-    chain.add("sql", meaning.sql_here(where, in_clear(settings.database_url)))
+    chain.add("sql", meaning.sql_here(where, in_clear(settings.database_url), looked.caveat))
     chain.add("schema", meaning.schema(current=current, newer=newer))
     chain.add("sql_clock", meaning.clock("SQL", reading))
     if not current:

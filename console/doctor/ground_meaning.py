@@ -60,13 +60,13 @@ def sql_missing(where: str) -> Finding:
     )
 
 
-def sql_here(where: str, in_clear: Sequence[str]) -> Finding:
+def sql_here(where: str, in_clear: Sequence[str], caveat: str | None = None) -> Finding:
     """SQL answers; judge the way to it."""
+    found = f"{where} answers and {caveat or 'takes what is written'}"
     if not in_clear:
-        return ok(f"{where} answers and takes what is written")
+        return ok(found)
     return warning(
-        f"{where} answers and takes what is written, but the line to {', '.join(in_clear)} may be "
-        "unencrypted",
+        f"{found}, but the line to {', '.join(in_clear)} may be unencrypted",
         "Without sslmode the driver takes an unencrypted line without a word where no other is "
         "offered, and whoever is on the way may read all that goes over it.",
         "add `?sslmode=verify-full&sslrootcert=/path/to/ca.pem` to ALERTPOST_DATABASE_URL, or "

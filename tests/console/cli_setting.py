@@ -69,7 +69,7 @@ class SandboxThread:
 
 
 @contextmanager
-def _logs_as_they_were() -> Iterator[None]:
+def logs_as_they_were() -> Iterator[None]:
     """Undo what a command does to the whole process."""
     root = logging.getLogger()
     handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
@@ -100,7 +100,7 @@ class Cli:
         self.monkeypatch.setattr(sys, "argv", ["alertpost", *arguments])
         self.monkeypatch.setattr(sys, "stdin", io.StringIO(stdin or ""))
         code = 0
-        with _logs_as_they_were():
+        with logs_as_they_were():
             try:
                 main()
             except SystemExit as ended:
