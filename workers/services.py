@@ -98,6 +98,7 @@ class Services:
         self.tls = TlsContexts(settings.ca_file)
         # Parsing the public roots takes tens of ms: now, not in the middle of many dialogues.
         self.tls.get(None)
+        self.engine = engine
         self.recorder = Recorder(engine, loop)
         self.contents = Contents(engine, loop)
         self.budget = Budget(settings.worker.content_bytes)

@@ -205,7 +205,7 @@ def _is_password(kept: str, password: str) -> bool:
 
 async def test_each_role_does_its_work(whole: Whole, command: Command, tmp_path: Path) -> None:
     """A door hands in, a real worker sends, a reader looks; none of them is more than that."""
-    with roles_in(whole.settings.database_url, tmp_path / "secrets") as made:
+    with roles_in(whole.administrator.database_url, tmp_path / "secrets") as made:
         made.run("roles.sql")
         door, worker, reader = (
             whole.settings.model_copy(update={"database_url": made.url_of(role)})

@@ -88,7 +88,7 @@ async def test_no_transaction_that_writes_reads_contents(whole: Whole) -> None:
     """Contents are read where nobody waits for a lock, however large they are."""
     mailbox_id = send(whole, attachments=[attached(3 * PIECE_OCTETS)]).mailbox_id
     send_many(whole, 3)
-    with transactions(whole.engine) as seen:
+    with transactions(whole.services.engine) as seen:
         await drain(whole, mailbox_id)
 
     contents_read = [

@@ -158,7 +158,7 @@ class Scene:
         return subprocess.Popen(
             [sys.executable, "-m", "console.cli", *arguments],
             cwd=ROOT,
-            env=environment(self.whole.settings),
+            env=environment(self.whole.administrator),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
