@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import mimetypes
-import os
-import stat
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,9 +11,11 @@ from typing import BinaryIO
 
 import typer
 
+from console.paths import typed_path
 from models.alert import MAX_MAIL_OCTETS, AlertEmail
 from models.attachments import Attachment
 from models.errors import ConfigurationError, InvalidAlert
+from models.files import open_to_read
 
 STDIN = "-"
 _ANY_TYPE = "application/octet-stream"
@@ -106,6 +106,4 @@ def _read(file: str, option: str) -> bytes:
 def _opened(file: str) -> AbstractContextManager[BinaryIO]:
     if file == STDIN:
         return nullcontext(sys.stdin.buffer)
-    if stat.S_ISDIR(os.stat(file).st_mode):  # noqa: PTH116 - its error names no path twice
-        raise IsADirectoryError(0, "it is a directory")
-    return Path(file).open("rb")
+    return open_to_read(typed_path(file))

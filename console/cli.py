@@ -114,6 +114,7 @@ def main() -> None:
         output.complain("stopped")
         code = INTERRUPTED
     except _UsageFault as error:
+        error.message = output.shortened(error.message)  # type: ignore[attr-defined]
         error.show()  # type: ignore[attr-defined]
         code = error.exit_code  # type: ignore[attr-defined]
     except BrokenPipeError:

@@ -17,12 +17,16 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from models.errors import AlertpostError, ConfigurationError, TokenUnavailable
+from models.urls import split_url
 
 CALLBACK_PATH = "/oauth/callback"
 LOOPBACK = "127.0.0.1"
+_REGISTERED = (
+    f"give the address that is registered with the app, such as http://localhost{CALLBACK_PATH}"
+)
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1"})
 _LARGEST_FORM = 64 * 1024
 _IDLE_SECONDS = 10.0
@@ -61,17 +65,16 @@ class Redirect:
         """
         if uri is None:
             return cls(None, CALLBACK_PATH, port or 0)
-        parts = urlsplit(uri)
         try:
-            own_port = parts.port
+            parts = split_url(uri)
         except ValueError as error:
-            raise ConfigurationError(f"--redirect-uri {uri!r}: {error}") from error
+            raise ConfigurationError(
+                f"--redirect-uri {uri!r} is not a URL; {_REGISTERED}"
+            ) from error
+        own_port = parts.port
         local = parts.hostname in _LOCAL_NAMES
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment:
-            raise ConfigurationError(
-                f"--redirect-uri {uri!r}: give the address that is registered with the app, such "
-                f"as http://localhost{CALLBACK_PATH}"
-            )
+            raise ConfigurationError(f"--redirect-uri {uri!r}: {_REGISTERED}")
         if parts.scheme == "http" and not local:
             raise ConfigurationError(
                 "--redirect-uri: Microsoft takes http only for localhost; anything else is https"
@@ -224,16 +227,16 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        parts = urlsplit(self.path)
-        self._receive(parts.path, parts.query)
+        path, _, query = self.path.partition("?")
+        self._receive(path, query)
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > _LARGEST_FORM:
+        if not length.isdecimal() or int(length) > _LARGEST_FORM:
             self._show(HTTPStatus.BAD_REQUEST, "Not a callback", "The form is too large.")
             return
         form = self.rfile.read(int(length)).decode("utf-8", "replace")
-        self._receive(urlsplit(self.path).path, form)
+        self._receive(self.path.partition("?")[0], form)
 
     def _receive(self, path: str, query: str) -> None:
         page = self.server.callback.receive(path, dict(parse_qsl(query, keep_blank_values=True)))
@@ -311,7 +314,8 @@ def pasted_parameters(address: str) -> dict[str, str]:
     Raises:
         ConfigurationError: It is not such an address.
     """
-    parameters = dict(parse_qsl(urlsplit(address.strip()).query, keep_blank_values=True))
+    query = address.strip().partition("?")[2].partition("#")[0]
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
     if "state" not in parameters or not {"code", "error"} & parameters.keys():
         raise ConfigurationError(
             "this is not the callback's address: copy the whole line from the browser's address "

@@ -12,6 +12,7 @@ import typer
 from console.paths import typed_path
 from models.app_registrations import Credential
 from models.errors import ConfigurationError
+from models.files import open_to_read
 
 LARGEST = 1_000_000
 """Octets of a secret, a key or a certificate; real ones have some thousand at most."""
@@ -118,7 +119,7 @@ def or_generated(credential: Credential | None, *, generate: bool, name: str) ->
 
 def _octets(source: str, what: str) -> bytes:
     try:
-        with typed_path(source).open("rb") as file:
+        with open_to_read(typed_path(source)) as file:
             # One more than is taken tells enough; /dev/zero has no end.
             octets = file.read(LARGEST + 1)
     except OSError as error:

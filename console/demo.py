@@ -23,6 +23,7 @@ from models import dead_letters, lane, reports
 from models.alert import AlertEmail
 from models.database import read, write
 from models.errors import ConfigurationError
+from models.files import open_to_read
 from models.lifecycle import State
 from models.tables import METADATA
 from producers.alert_lines import Reader, alertmanager_reader, read_alert, read_lines
@@ -434,7 +435,7 @@ def _tenants_in(source: Path, format_name: str) -> Iterator[str]:
 
 def _opened(source: Path) -> Any:
     try:
-        return source.open("rb")
+        return open_to_read(source)
     except OSError as error:
         raise ConfigurationError(f"{source} cannot be read: {error.strerror}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import select
@@ -13,7 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+from console.paths import typed_path
 from models.errors import ConfigurationError
+from models.files import open_descriptor
 
 STDIN = "-"
 _IDLE_SECONDS = 0.1
@@ -35,7 +36,7 @@ class LineSource:
         self.name = "standard input" if name == STDIN else name
         self.size = size
         self.before_waiting: Callable[[], None] = _nothing
-        raw = _Patient(descriptor, self._tell)
+        raw = _Patient(self.name, descriptor, self._tell)
         self.stream: BinaryIO = io.BufferedReader(raw, _BUFFER)
 
     def _tell(self) -> None:
@@ -47,7 +48,7 @@ class LineSource:
         Open a file by its name, standard input by ``-``.
 
         Raises:
-            ConfigurationError: It is missing, a directory, or not readable.
+            ConfigurationError: It is missing, a directory, an idle pipe, or not readable.
         """
         try:
             # A copy of standard input: closing ours must not close the process' own.
@@ -100,8 +101,8 @@ class LineSource:
 class _Patient(io.RawIOBase):
     """Reads a descriptor and tells before it has to wait."""
 
-    def __init__(self, descriptor: int, before_waiting: Callable[[], None]) -> None:
-        self._descriptor = descriptor
+    def __init__(self, name: str, descriptor: int, before_waiting: Callable[[], None]) -> None:
+        self._name, self._descriptor = name, descriptor
         self._before_waiting = before_waiting
 
     def readable(self) -> bool:
@@ -119,7 +120,10 @@ class _Patient(io.RawIOBase):
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         if not select.select([self._descriptor], [], [], _IDLE_SECONDS)[0]:
             self._before_waiting()
-        return os.readv(self._descriptor, [buffer])
+        try:
+            return os.readv(self._descriptor, [buffer])
+        except OSError as error:
+            raise ConfigurationError(f"{self._name} cannot be read: {error.strerror}") from error
 
     def close(self) -> None:
         if not self.closed:
@@ -128,9 +132,7 @@ class _Patient(io.RawIOBase):
 
 
 def _open(name: str) -> int:
-    if not name:
-        raise OSError(errno.ENOENT, "no name was given")
-    return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    return open_descriptor(typed_path(name))
 
 
 def _write_all(descriptor: int, octets: bytes) -> None:

@@ -42,6 +42,12 @@ _DRIVES_TERMINAL = re.compile(
 """Controls but the line feed, line separators, and what turns the reading direction."""
 
 
+_LONGEST_WORD, _WORD = 3_000, 60
+"""Characters; the address at which an administrator consents has some hundred."""
+
+_ENDLESS = re.compile(rf"\S{{{_LONGEST_WORD},}}")
+
+
 def printable(text: str) -> str:
     """
     Make words of others safe to print: control characters could drive the reader's terminal.
@@ -182,7 +188,14 @@ def counted(number: int, singular: str = "delivery", plural: str = "deliveries")
 
 def complain(message: str) -> None:
     """Print an error to standard error."""
-    err.print(Text.assemble(("alertpost: ", "bold red"), printable(message)))
+    err.print(Text.assemble(("alertpost: ", "bold red"), printable(shortened(message))))
+
+
+def shortened(message: str) -> str:
+    """Cut words that nobody reads to their end, such as a whole file in place of its name."""
+    return _ENDLESS.sub(
+        lambda found: f"{found[0][:_WORD]}… ({len(found[0]):,} characters)", message
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 import typer
 
 from console.completion import complete_names
+from console.numbers import read_plainly
 
 _WIDEST, _NARROWEST = 100, 40
 _NAMES_END = 28
@@ -95,7 +96,7 @@ class _Indented:
 
 def make_plain(command: Any, settings: Mapping[str, Any]) -> None:
     """
-    Let a command and all below it speak plainly: help, no types of the code, completed names.
+    Let a command and all below it speak plainly: help, no types of the code, names, numbers.
 
     Args:
         command: A command or group of Typer's.
@@ -112,6 +113,7 @@ def make_plain(command: Any, settings: Mapping[str, Any]) -> None:
             # Its name says what it is; "<str>" would not.
             option.display_type_rich = _no_type
         complete_names(command, option)
+        read_plainly(option)
     inner = getattr(command, "commands", {})
     for one in inner.values():
         make_plain(one, settings)

@@ -11,12 +11,13 @@ import re
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 from uuid import UUID
 
 from models.addresses import checked_name, parse_address
 from models.errors import ConfigurationError
 from models.severity import Severity
+from models.urls import split_url
 
 UNCERTAIN_POLICIES = ("resend", "hold")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -135,6 +136,9 @@ def ca_file(value: str) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         path = Path(value).expanduser().absolute()
+        if path.exists() and not path.is_file():
+            # The workers open it again, and a pipe is empty by then.
+            raise ConfigurationError(f"CA file {value!r} is not a file that can be read again")
         context.load_verify_locations(cafile=path)
     except ssl.SSLError:
         pass  # The same as a file of nothing but revocation lists: nobody to trust.
@@ -277,15 +281,16 @@ def auth_user(value: str) -> str:
 
 def _https(what: str, value: str) -> SplitResult:
     try:
-        parts = urlsplit(value)
-        port = parts.port
+        parts = split_url(value)
     except ValueError as error:
-        raise ConfigurationError(f"{what} {value!r} is not an address: {error}") from error
+        raise ConfigurationError(
+            f"{what} {value!r} is not a URL; write https://host or https://host:port"
+        ) from error
     if parts.scheme != "https" or not parts.hostname:
         raise ConfigurationError(
             f"{what} {value!r}: give an address that begins with https://; MSAL takes no other"
         )
-    if parts.username or parts.password or parts.query or parts.fragment or port == 0:
+    if parts.username or parts.password or parts.query or parts.fragment or parts.port == 0:
         raise ConfigurationError(
             f"{what}: give host and port only, without user, question mark or hash sign"
         )

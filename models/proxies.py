@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
+
+from models.urls import split_url
 
 SETTING: Final = "ALERTPOST_HTTPS_PROXY"
 DIRECT: Final = "none"
@@ -109,7 +111,7 @@ def checked(value: str) -> str:
         return text.lower()
     if "://" not in text:
         text = f"http://{text}"
-    parts = _split(text)
+    parts = split_url(text)
     if parts.scheme.startswith("socks"):
         raise ValueError("is a SOCKS proxy, which is not supported; write http://host:port")
     if parts.scheme not in _PORTS or not parts.hostname:
@@ -120,17 +122,6 @@ def checked(value: str) -> str:
 def masked(url: str) -> str:
     """Replace user and password: either may be the secret."""
     return re.sub(r"^([a-z0-9+.-]*://|)[^/]*@", r"\1***@", url, flags=re.IGNORECASE)
-
-
-def _split(text: str) -> SplitResult:
-    try:
-        parts = urlsplit(text)
-        _ = parts.port
-    except ValueError:
-        raise ValueError(
-            "is not a URL; a user or password with special characters must be percent-encoded"
-        ) from None
-    return parts
 
 
 def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, str]:

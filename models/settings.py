@@ -13,7 +13,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -39,9 +39,11 @@ from pydantic_settings import (
 from models import proxies
 from models.addresses import parse_address
 from models.errors import ConfigurationError, VaultError
+from models.files import open_to_read
 from models.host_name import is_domain, is_literal
 from models.postgresql_url import POOLER, read_url
 from models.quota import DayLimits
+from models.urls import split_url
 from models.vault import parse_key
 
 if TYPE_CHECKING:
@@ -86,14 +88,14 @@ def _database_url(value: str) -> str:
         return value
     if not rest.strip("/"):
         raise ValueError("names no file; write sqlite:///relative/path or sqlite:////absolute/path")
-    _check_url(value)
+    split_url(value)
     return value
 
 
 def _redis_url(value: str) -> str:
     if not value:
         return value
-    parts = _check_url(value)
+    parts = split_url(value)
     if parts.scheme not in {"redis", "rediss", "unix"}:
         raise ValueError(
             "must be redis://host:port/0, rediss://host:port/0 (TLS) or unix:///path/to/socket, "
@@ -107,7 +109,7 @@ def _redis_url(value: str) -> str:
 def _public_url(value: str) -> str:
     if not value:
         return value
-    parts = _check_url(value)
+    parts = split_url(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be http://host[:port] or https://host[:port]")
     if parts.query or parts.fragment or parts.username:
@@ -118,18 +120,6 @@ def _public_url(value: str) -> str:
             "reverse proxy with TLS before the consent pages"
         )
     return value.rstrip("/")
-
-
-def _check_url(value: str) -> Any:
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        # The parser's own text would repeat a part of the value.
-        raise ValueError(
-            "is not a URL; a user or password with special characters must be percent-encoded"
-        ) from None
-    return parts
 
 
 def _ehlo_name(value: str) -> str:
@@ -547,7 +537,7 @@ def _from_files(given: Mapping[str, str]) -> dict[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             octets = file.read(_LARGEST_FILE + 1)
         text = octets.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:

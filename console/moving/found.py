@@ -10,6 +10,7 @@ from console.moving.placeholders import is_placeholder, placeholder_in_path
 from models.app_registrations import Credential
 from models.clouds import CLOUDS
 from models.errors import ConfigurationError
+from models.urls import split_url
 
 _TOKEN_PATH = re.compile(r"/([^/]+)/oauth2(?:/v2\.0)?/token/?")
 _SHARED = frozenset({"common", "organizations"})
@@ -79,10 +80,9 @@ def read_endpoint(address: str) -> Endpoint:
         ConfigurationError: It is none of Entra's.
     """
     try:
-        parts = urlsplit(address.strip())
-        _ = parts.port
+        parts = split_url(address.strip())
     except ValueError:
-        raise ConfigurationError("its token endpoint is no address") from None
+        raise ConfigurationError("its token endpoint is not a URL") from None
     unfilled = placeholder_in_path(parts.path)
     if unfilled is not None or is_placeholder(address):
         raise ConfigurationError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from console.paths import typed_path
 from models.errors import ConfigurationError
+from models.files import open_to_read
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -23,7 +24,7 @@ def read_text(path: str, what: str) -> str:
         ConfigurationError: It cannot be read, is no text, or is far too large.
     """
     try:
-        with typed_path(path).open("rb") as file:
+        with open_to_read(typed_path(path)) as file:
             octets = file.read(LARGEST + 1)
     except OSError as error:
         raise ConfigurationError(

@@ -143,7 +143,7 @@ def test_another_content_under_a_known_key_is_told(world: CliWorld, tmp_path: Pa
 UNREADABLE = [
     ("{tmp}", 2, "is a directory"),
     ("{tmp}/none", 2, "No such file"),
-    ("", 2, "cannot be read"),
+    ("", 2, "names no file"),
     ("{tmp}/latin", 1, "not UTF-8 from octet 1"),
     ("{tmp}/long", 1, "is longer than 50000000 octets"),
     ("{tmp}/pretty", 1, "one whole JSON object"),

@@ -61,7 +61,7 @@ BAD = [
     (rules.authority, "login.microsoftonline.com", "begins with https://"),
     (rules.authority, "https://login.microsoftonline.com/contoso", "without a path"),
     (rules.authority, "https://user:pw@host", "without user"),
-    (rules.authority, "https://host:99999", "not an address"),
+    (rules.authority, "https://host:99999", "not a URL"),
     (rules.authority, "https://host?x=1", "question mark"),
     (rules.authority, "https://", "begins with https://"),
     (rules.oidc_authority, "https://id.example/realms/a/", "slash at the end"),

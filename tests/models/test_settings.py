@@ -320,7 +320,7 @@ def test_an_unreadable_secret_file(problem: Problem, tmp_path: Path) -> None:
         problem(ALERTPOST_REDIS_URL_FILE="missing")
         == "ALERTPOST_REDIS_URL_FILE: missing cannot be read: No such file or directory"
     )
-    assert "Is a directory" in problem(ALERTPOST_REDIS_URL_FILE=str(tmp_path))
+    assert "it is a directory" in problem(ALERTPOST_REDIS_URL_FILE=str(tmp_path))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     assert "not UTF-8 text" in problem(ALERTPOST_REDIS_URL_FILE="binary")
 
