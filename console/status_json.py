@@ -73,9 +73,8 @@ def status_json(
 def _sql(looked: Looked) -> dict[str, Any]:
     """Shape what is known of SQL; ``writes`` is null where nobody tried what workers do."""
     if looked.trouble is not None:
-        return {"writes": False, "reason": looked.trouble.text, "looked_as": looked.who}
-    known = None if looked.caveat else True
-    return {"writes": known, "reason": looked.caveat, "looked_as": looked.who}
+        return {"writes": False, "reason": looked.trouble.text}
+    return {"writes": None if looked.caveat else True, "reason": looked.caveat}
 
 
 def _redis(live: Live) -> dict[str, Any]:
