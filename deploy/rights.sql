@@ -68,6 +68,9 @@ INSERT INTO wanted VALUES
     ('consents', 'UPDATE', 'mailbox',
         'connected_at parked_at park_reason park_scope park_meaning park_next_step park_answer '
         'park_count resume_count resumed_at probe_at'),
+    -- What they read of a mailbox and a tenant counts these.
+    ('consents', 'SELECT', 'delivery', 'tenant_id mailbox_id state'),
+    ('consents', 'SELECT', 'suppression', 'tenant_id'),
     ('consents', 'SELECT, INSERT, DELETE', 'grant', '*'),
     ('consents', 'SELECT', 'consent_link', '*'),
     ('consents', 'UPDATE', 'consent_link', 'opened_at started_at refused_at refusal connected_at'),
@@ -75,14 +78,15 @@ INSERT INTO wanted VALUES
     ('consents', 'UPDATE', 'sign_in', 'used_at'),
     ('consents', 'SELECT, INSERT', 'audit_entry', '*'),
 
-    -- Doors: where an alert goes, the alert, and what became of it; nothing that is sealed.
+    -- Doors: where an alert goes, the alert, and whether it was handed in before.
     ('door', 'SELECT', 'alembic_version', '*'),
     ('door', 'SELECT', 'tenant', 'id slug name notify max_message_bytes'),
     ('door', 'SELECT', 'mailbox', 'id tenant_id address display_name is_default park_reason'),
     -- PostgreSQL lets nobody keep a row from being removed (FOR KEY SHARE) who may change nothing
     -- of it. When a mailbox was added is shown in listings, and nothing follows from it.
     ('door', 'UPDATE', 'mailbox', 'created_at'),
-    ('door', 'SELECT', 'delivery', 'open'),
+    ('door', 'SELECT', 'delivery',
+        'id tenant_id mailbox_id state severity idempotency_key fingerprint enqueued_at'),
     ('door', 'INSERT', 'delivery',
         'id tenant_id mailbox_id state severity idempotency_key fingerprint alert_id subject '
         'recipients refused taken payload_encrypted message_id enqueued_at due_at expires_at '

@@ -191,8 +191,9 @@ def ends_near(conn: Connection, *, within: timedelta) -> bool:
     used = func.coalesce(GRANT.c.refreshed_at, GRANT.c.granted_at)
     idle = (within - GRANT_IDLE).total_seconds()
     near = or_(
-        exists().where(CREDENTIAL.c.expires_at <= utc_after(within.total_seconds())),
-        exists().where(GRANT.c.kind == DELEGATED, used <= utc_after(idle)),
+        # By a column, as a reader may not read all of them.
+        exists(CREDENTIAL.c.id).where(CREDENTIAL.c.expires_at <= utc_after(within.total_seconds())),
+        exists(GRANT.c.id).where(GRANT.c.kind == DELEGATED, used <= utc_after(idle)),
     )
     return bool(conn.scalar(select(near)))
 

@@ -192,7 +192,8 @@ _JOINED = (
             (MAILBOX.c.recipients_learned_at < utc_after(-LEARNED_SECONDS), null()),
             else_=MAILBOX.c.max_recipients,
         ).label("max_recipients"),
-        exists()
+        # By a column: `SELECT *` asks for the right to read all of them.
+        exists(_SUPPRESSION.c.tenant_id)
         .where(_SUPPRESSION.c.tenant_id == TENANT.c.id)
         .correlate(TENANT)
         .label("suppresses"),

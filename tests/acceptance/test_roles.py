@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,19 @@ from pydantic import SecretStr
 from sqlalchemy import LargeBinary, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
+from console import verbs_consents
 from console.cli import main
-from models import schema, sql_probe
-from models.database import create_engine_from
+from console.context import Context
+from console.verbs_consents import Ending, Invitation
+from console.verbs_mailboxes import Connected
+from models import consent_links, lane, schema, sql_probe
+from models.database import create_engine_from, write
 from models.errors import StoreUnavailable
 from models.settings import Settings
 from models.tables import METADATA
 from models.vault import Vault
 from producers.enqueue import Producer
+from sandbox.person import Person
 from tests.console.cli_setting import logs_as_they_were
 from tests.fixtures.databases import database_copy
 from tests.fixtures.roles import DEPLOY, ROLES, Roles, roles_in
@@ -256,6 +262,40 @@ async def test_each_role_does_its_work(whole: Whole, command: Command, tmp_path:
         assert f'"{made.name("reader")}", at UPDATE, lacks a right' in " ".join(err.split())
 
 
+async def test_the_pages_keep_a_consent(whole: Whole, tmp_path: Path) -> None:
+    """A link is opened, signed in by and ended, with no more than the pages' role may."""
+    with roles_in(whole.settings.database_url, tmp_path / "secrets") as made:
+        made.run("roles.sql")
+        mailbox_id = whole.mailbox_id("contoso")
+        with write(whole.engine) as conn:
+            lane.park(
+                conn, mailbox_id=mailbox_id, scope="mailbox", reason="tokens-revoked",
+                meaning="m", next_step="n", answer="a", probe_after_seconds=None,
+            )  # fmt: skip
+            _, token = consent_links.make(
+                conn, whole.vault, mailbox_id=mailbox_id, lasts=timedelta(days=1), made_by="x"
+            )
+        changes = {"database_url": made.url_of("consents"), "public_url": "http://localhost:8400"}
+        settings = whole.settings.model_copy(update=changes)
+        engine = create_engine_from(settings.sqlalchemy_url)
+        context = Context(settings, engine, whole.vault, None)
+        try:
+            ending = await asyncio.to_thread(_consent, context, whole, token)
+        finally:
+            engine.dispose()
+
+        assert isinstance(ending, Connected)
+        assert whole.mailbox(mailbox_id).parked_at is None
+
+
+def _consent(context: Context, whole: Whole, token: str) -> Ending:
+    assert isinstance(verbs_consents.look(context, token, remember=True), Invitation)
+    address = verbs_consents.start(context, token)
+    assert isinstance(address, str)
+    person = Person("alerts@contoso.example", whole.sandbox.ca_file)
+    return verbs_consents.finish(context, person.go_through(address))
+
+
 _LOOKS: tuple[Sequence[str], ...] = (
     ("status",),
     ("report",),
@@ -267,7 +307,8 @@ _LOOKS: tuple[Sequence[str], ...] = (
     ("apps", "list"),
     ("expiries",),
     ("dead", "list"),
-    ("audit", "list"),
+    ("audit", "list", "--tenant", "contoso"),
+    ("apps", "show", "contoso"),
     ("suppressions", "list"),
     ("warnings",),
     ("mailboxes", "consents"),
@@ -360,6 +401,8 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "door": (
         *TABLES, *TRAIL, *ELSEWHERE, *CONTENT, *SEALED, *ANY_CHANGE,
         *(f'SELECT * FROM "{name}"' for name in ("grant", "app_credential", *sorted(PAGES))),
+        "SELECT subject FROM delivery",
+        "SELECT recipients FROM delivery",
         "UPDATE delivery SET state = 'accepted'",
         "UPDATE mailbox SET park_reason = 'removed'",
     ),
