@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sqlalchemy import func, select
 
 from console.accounting import Account, account
+from console.line_source import LineSource
 from console.stage import Stage
 from models import dead_letters, lane, reports
 from models.alert import AlertEmail
 from models.database import read, write
 from models.errors import ConfigurationError
-from models.files import open_to_read
 from models.lifecycle import State
 from models.tables import METADATA
 from producers.alert_lines import Reader, alertmanager_reader, read_alert, read_lines
@@ -433,11 +433,10 @@ def _tenants_in(source: Path, format_name: str) -> Iterator[str]:
     yield from seen
 
 
-def _opened(source: Path) -> Any:
-    try:
-        return open_to_read(source)
-    except OSError as error:
-        raise ConfigurationError(f"{source} cannot be read: {error.strerror}") from error
+@contextmanager
+def _opened(source: Path) -> Iterator[BinaryIO]:
+    with LineSource.open(str(source)).closing() as lines:
+        yield lines.stream
 
 
 def _replay(stage: Stage, screen: Screen) -> int:

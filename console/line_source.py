@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 from console.paths import typed_path
@@ -61,6 +62,11 @@ class LineSource:
             os.close(descriptor)
             raise ConfigurationError(
                 f"{name} is a directory; give one file, or '-' and pipe the files in"
+            )
+        if _is_endless(descriptor, found):
+            os.close(descriptor)
+            raise ConfigurationError(
+                f"{name} is a device, which has no lines and no end; give a file"
             )
         return cls(name, descriptor, found.st_size if stat.S_ISREG(found.st_mode) else None)
 
@@ -133,6 +139,13 @@ class _Patient(io.RawIOBase):
 
 def _open(name: str) -> int:
     return open_descriptor(typed_path(name))
+
+
+def _is_endless(descriptor: int, found: os.stat_result) -> bool:
+    """Tell a device such as /dev/zero from a terminal, and from /dev/null, which ends at once."""
+    if not stat.S_ISCHR(found.st_mode):
+        return stat.S_ISBLK(found.st_mode)
+    return not os.isatty(descriptor) and found.st_rdev != Path(os.devnull).stat().st_rdev
 
 
 def _write_all(descriptor: int, octets: bytes) -> None:

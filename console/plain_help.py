@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from console.completion import complete_names
-from console.numbers import read_plainly
+from console.typed_values import read_plainly
 
 _WIDEST, _NARROWEST = 100, 40
 _NAMES_END = 28
@@ -96,7 +96,7 @@ class _Indented:
 
 def make_plain(command: Any, settings: Mapping[str, Any]) -> None:
     """
-    Let a command and all below it speak plainly: help, no types of the code, names, numbers.
+    Let a command and all below it speak plainly: help, completed names, typed values.
 
     Args:
         command: A command or group of Typer's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, false
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -13,6 +13,8 @@ from sqlalchemy.sql.functions import FunctionElement
 from models.stored import AsText
 
 _LOWER = "alertpost_lower"
+_LONGEST = 5_000
+"""Characters; no text that is searched has so many in a row, and SQLite takes no such pattern."""
 
 
 class _Lowered(FunctionElement[str]):
@@ -41,6 +43,8 @@ def teach_letters(connection: sqlite3.Connection) -> None:
 
 def mentions(column: ColumnElement[str], part: str) -> ColumnElement[bool]:
     """Return the condition that a text holds these words; percent signs stand for themselves."""
+    if len(part) > _LONGEST:
+        return false()
     return _Lowered(column).contains(part.lower(), autoescape=True)
 
 

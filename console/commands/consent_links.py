@@ -112,6 +112,7 @@ def consents(
             "--ending",
             metavar="DAYS",
             min=0,
+            max=36_500,
             help="Only links that end within so many days; with --unopened: those, too.",
         ),
     ] = None,
