@@ -264,7 +264,7 @@ async def test_each_role_does_its_work(whole: Whole, command: Command, tmp_path:
 
 async def test_the_pages_keep_a_consent(whole: Whole, tmp_path: Path) -> None:
     """A link is opened, signed in by and ended, with no more than the pages' role may."""
-    with roles_in(whole.settings.database_url, tmp_path / "secrets") as made:
+    with roles_in(whole.administrator.database_url, tmp_path / "secrets") as made:
         made.run("roles.sql")
         mailbox_id = whole.mailbox_id("contoso")
         with write(whole.engine) as conn:
