@@ -68,9 +68,10 @@ INSERT INTO wanted VALUES
     ('consents', 'UPDATE', 'mailbox',
         'connected_at parked_at park_reason park_scope park_meaning park_next_step park_answer '
         'park_count resume_count resumed_at probe_at'),
-    -- What they read of a mailbox and a tenant counts these.
+    -- What they read of a mailbox and a tenant counts these, and names what holds it up.
     ('consents', 'SELECT', 'delivery', 'tenant_id mailbox_id state'),
     ('consents', 'SELECT', 'suppression', 'tenant_id'),
+    ('consents', 'SELECT', 'host_hold', '*'),
     ('consents', 'SELECT, INSERT, DELETE', 'grant', '*'),
     ('consents', 'SELECT', 'consent_link', '*'),
     ('consents', 'UPDATE', 'consent_link', 'opened_at started_at refused_at refusal connected_at'),

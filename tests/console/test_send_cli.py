@@ -143,7 +143,7 @@ USAGE = [
     (("--expires-in", "soon"), "length of time"),
     (("--text-file", "f"), "exclude each other"),
     (("--expires-at", "1h", "--expires-in", "1h"), "exclude each other"),
-    (("--wait", "-1"), "not a number from 0 on"),
+    (("--wait", "-1"), "not a number from 0 to"),
 ]
 
 
