@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import pathlib
+import re
 import sys
 import tempfile
 from typing import NoReturn
